@@ -1,0 +1,156 @@
+"""Networks for 1 x 28 x 28 digits. Each reads like its table; the comments give the output's height and width."""
+
+from torch import nn
+
+from parsimony.nets.layers import conv, separable
+
+
+def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
+    """208,970 parameters, 99.13 % (seed 1, first task). Plain and wide: what the small ones are measured against."""
+    plain = {"norm": False, "dropout": dropout}
+    return nn.Sequential(
+        conv(1, 32, **plain),  # 26
+        conv(32, 64, **plain),  # 24
+        conv(64, 128, **plain),  # 22
+        nn.MaxPool2d(2),  # 11
+        conv(128, 32, kernel=1, **plain),
+        conv(32, 64, **plain),  # 9
+        conv(64, 128, **plain),  # 7
+        conv(128, 32, kernel=1, **plain),
+        conv(32, 10, kernel=7, norm=False, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_plain(dropout: float = 0.0) -> nn.Sequential:
+    """21,656 parameters, 99.01 % (seed 2, first task)."""
+    plain = {"norm": False, "dropout": dropout}
+    return nn.Sequential(
+        conv(1, 32, **plain),  # 26
+        conv(32, 32, **plain),  # 24
+        nn.MaxPool2d(2),  # 12
+        conv(32, 32, **plain),  # 10
+        nn.MaxPool2d(2),  # 5
+        conv(32, 10, kernel=1, **plain),
+        conv(10, 10, kernel=5, norm=False, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_sep(dropout: float = 0.0) -> nn.Sequential:
+    """13,794 parameters, 99.42 % (seed 1, second task). Separable convolutions stand in for dropout."""
+    return nn.Sequential(
+        conv(1, 16, dropout=dropout),  # 26
+        conv(16, 32, dropout=dropout),  # 24
+        conv(32, 16, kernel=1, norm=False),
+        nn.MaxPool2d(2),  # 12
+        separable(16, 16, dropout=dropout),  # 10
+        conv(16, 16, norm=False),  # 8
+        separable(16, 16, dropout=dropout),  # 6
+        conv(16, 16, dropout=dropout),  # 4
+        conv(16, 10, kernel=4, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_dropout(dropout: float = 0.1) -> nn.Sequential:
+    """14,060 parameters, 99.45 % (seed 2, second task). Dropout after every norm, the last one's included."""
+    return nn.Sequential(
+        conv(1, 16, dropout=dropout),  # 26
+        conv(16, 16, dropout=dropout),  # 24
+        conv(16, 10, kernel=1, norm=False),
+        nn.MaxPool2d(2),  # 12
+        conv(10, 16, dropout=dropout),  # 10
+        conv(16, 16, dropout=dropout),  # 8
+        conv(16, 16, dropout=dropout),  # 6
+        conv(16, 16, dropout=dropout),  # 4
+        conv(16, 10, kernel=4, activation=False, dropout=dropout),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_taper(dropout: float = 0.1) -> nn.Sequential:
+    """14,750 parameters, 99.49 % (seed 3, second task, reconstructed)."""
+    return nn.Sequential(
+        conv(1, 16, dropout=dropout),  # 26
+        conv(16, 32, dropout=dropout),  # 24
+        nn.MaxPool2d(2),  # 12
+        conv(32, 10, kernel=1, norm=False),
+        conv(10, 16, dropout=dropout),  # 10
+        conv(16, 16, dropout=dropout),  # 8
+        conv(16, 16, dropout=dropout),  # 6
+        conv(16, 10, dropout=dropout),  # 4
+        conv(10, 10, kernel=4, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_taper_small(dropout: float = 0.05) -> nn.Sequential:
+    """9,928 parameters, "99.4 %, but barely" (seed 3, second task, reconstructed; "less dropout" is all it says)."""
+    return nn.Sequential(
+        conv(1, 16, dropout=dropout),  # 26
+        conv(16, 32, dropout=dropout),  # 24
+        nn.MaxPool2d(2),  # 12
+        conv(32, 10, kernel=1, norm=False),
+        conv(10, 10, dropout=dropout),  # 10
+        conv(10, 10, dropout=dropout),  # 8
+        conv(10, 8, dropout=dropout),  # 6
+        conv(8, 8, dropout=dropout),  # 4
+        conv(8, 10, kernel=4, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_narrow(dropout: float = 0.098, dropout_7x7: float = 0.092) -> nn.Sequential:
+    """5,904 parameters, 99.43 % (seed 4, first net). No bias anywhere."""
+    block = {"bias": False, "dropout": dropout}
+    return nn.Sequential(
+        conv(1, 8, **block),  # 26
+        conv(8, 8, **block),  # 24
+        conv(8, 8, **block),  # 22
+        nn.MaxPool2d(2),  # 11
+        conv(8, 8, kernel=1, bias=False, norm=False),
+        conv(8, 10, **block),  # 9
+        conv(10, 10, bias=False, dropout=dropout_7x7),  # 7
+        conv(10, 10, **block),  # 5
+        conv(10, 10, **block),  # 3
+        conv(10, 10, bias=False, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_narrow_early_pool(dropout: float = 0.1) -> nn.Sequential:
+    """6,570 parameters, 99.40 % (seed 4, second net). No bias anywhere."""
+    block = {"bias": False, "dropout": dropout}
+    return nn.Sequential(
+        conv(1, 10, **block),  # 26
+        conv(10, 10, **block),  # 24
+        nn.MaxPool2d(2),  # 12
+        conv(10, 10, kernel=1, bias=False, norm=False),
+        conv(10, 10, **block),  # 10
+        conv(10, 10, **block),  # 8
+        conv(10, 10, **block),  # 6
+        conv(10, 10, **block),  # 4
+        conv(10, 10, kernel=4, bias=False, activation=False),  # 1
+        nn.Flatten(),
+    )
+
+
+def mnist_squeeze(dropout: float = 0.2, dropout_first: float = 0.1) -> nn.Sequential:
+    """14,568 parameters, 99.40 % (seed 5). A 1x1 convolution squeezes after each of the first three; no bias."""
+    squeeze = {"kernel": 1, "bias": False, "norm": False}
+    block = {"bias": False, "dropout": dropout}
+    return nn.Sequential(
+        conv(1, 32, bias=False, dropout=dropout_first),  # 26
+        conv(32, 10, **squeeze),
+        conv(10, 32, **block),  # 24
+        conv(32, 10, **squeeze),
+        nn.MaxPool2d(2),  # 12
+        conv(10, 16, **block),  # 10
+        conv(16, 10, **squeeze),
+        conv(10, 16, **block),  # 8
+        conv(16, 16, **block),  # 6
+        conv(16, 16, **block),  # 4
+        conv(16, 10, kernel=4, bias=False, activation=False),  # 1
+        nn.Flatten(),
+    )
