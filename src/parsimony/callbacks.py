@@ -1,0 +1,82 @@
+"""What a run shows while it trains: progress on the terminal, pictures in TensorBoard."""
+
+import sys
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.tensorboard import SummaryWriter
+
+from parsimony import pictures
+
+WORST = 25
+
+
+class Reseed(Callback):
+    """Seeds every epoch from (seed, epoch, rank), so that a resumed run draws what an unbroken one would have."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(self.seed + 1_000_003 * trainer.current_epoch + 7_368_787 * trainer.global_rank)
+
+
+class Progress(TQDMProgressBar):
+    """A bar on a terminal; elsewhere one line an epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+        self.bar = sys.stdout.isatty() and sys.stderr.isatty()
+        if not self.bar:
+            self.disable()
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self.bar and trainer.is_global_zero:
+            metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.endswith(("loss", "accuracy"))}
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+
+
+class Pictures(Callback):
+    """To TensorBoard: the first batch as the network sees it; at the end the confusion matrix and the worst mistakes."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 0 and (writer := _writer(trainer)):
+            writer.add_image("first_batch", pictures.grid(batch[0][:64].cpu()), 0)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.seen: list[tuple[Tensor, ...]] = []
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        images, labels = batch
+        losses = cross_entropy(outputs, labels, reduction="none")
+        guesses = outputs.argmax(1)
+        worst = torch.where(guesses != labels, losses, -1.0).topk(min(WORST, len(labels))).indices
+        self.seen.append((labels, guesses, images[worst], labels[worst], guesses[worst], losses[worst]))
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        writer = _writer(trainer)
+        if not writer or pl_module.test_tag != "test":
+            return
+        labels, guesses, *worst = (torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True))
+        classes = trainer.datamodule.source.classes  # type: ignore[attr-defined]
+        step = trainer.fit_loop.epoch_loop.global_step
+        writer.add_figure("confusion_matrix", pictures.confusion_matrix(labels, guesses, classes), step)
+        writer.add_figure("worst_mistakes", pictures.worst_mistakes(*worst, classes, WORST), step)
+
+
+def _writer(trainer: pl.Trainer) -> SummaryWriter | None:
+    """The TensorBoard writer of the first process; none elsewhere or when TensorBoard is off."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    return loggers[0].experiment if loggers and trainer.is_global_zero else None

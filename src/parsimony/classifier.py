@@ -1,0 +1,123 @@
+"""The LightningModule that wraps any network."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from parsimony.errors import InputError
+
+
+class Classifier(pl.LightningModule):
+    """Trains `net` on (images, labels) with cross-entropy; logs loss and accuracy a step, an epoch and a split.
+
+    `watched` is the tag of each epoch's evaluation: "val" or "watched_test". `history` has one entry an epoch.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[..., dict[str, Any] | None],
+        *,
+        classes: int,
+        label_smoothing: float = 0.0,
+        watched: str = "val",
+        hparams: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(dict(hparams or {}), logger=False)  # logged at the end, with the final figures
+        self.net = net
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.label_smoothing = label_smoothing
+        self.watched = watched
+        self.test_tag = "test"
+        self.history: list[dict[str, float]] = []
+        metrics = {stage: nn.ModuleDict(_metrics(classes)) for stage in ("watched", "test")}
+        self.evaluation = nn.ModuleDict(metrics)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of images (n, c, h, w) in [0, 1]."""
+        return self.net(images)
+
+    def configure_optimizers(self) -> Any:
+        try:
+            optimizer = self.make_optimizer(self.net.parameters())
+        except ValueError as error:
+            raise InputError(f"The optimizer refuses its settings: {error}.") from error
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = self.make_scheduler(optimizer, total_steps=steps, max_epochs=self.trainer.max_epochs)
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_train_epoch_start(self) -> None:
+        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct answers, images
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        # Summed here rather than in torchmetrics: its bookkeeping costs more than these networks' smallest layers.
+        with torch.no_grad():
+            correct = (logits.argmax(1) == labels).sum()
+            self.totals += torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_step(loss, correct, len(labels))
+        return loss
+
+    def _log_step(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        values = {"train/loss_step": loss.item(), "train/accuracy_step": correct.item() / images}
+        for logger in self.loggers:
+            logger.log_metrics(values, self.global_step)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # before the epoch's evaluation, which is not training time
+            self.totals = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
+            self.train_totals = self.totals.tolist()
+            self.seconds = time.perf_counter() - self.started
+
+    def on_train_epoch_end(self) -> None:
+        loss, correct, images = self.train_totals
+        epoch = {
+            "train/loss": loss / images,
+            "train/accuracy": correct / images,
+            "images_per_second": images / self.seconds,
+        }
+        self.log_dict(epoch)
+        watched = {k: v.item() for k, v in self.trainer.callback_metrics.items() if k.startswith(self.watched)}
+        self.history.append({"epoch": self.current_epoch + 1, "seconds": self.seconds, **epoch, **watched})
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("watched", self.watched, batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self._evaluate("test", self.test_tag, batch)
+
+    def _evaluate(self, stage: str, tag: str, batch: tuple[Tensor, Tensor]) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        metrics: Any = self.evaluation[stage]
+        metrics["loss"].update(cross_entropy(logits, labels, reduction="none"))
+        metrics["accuracy"].update(logits, labels)
+        values = {f"{tag}/loss": metrics["loss"], f"{tag}/accuracy": metrics["accuracy"]}
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True)
+        return logits
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]
+
+
+def _metrics(classes: int) -> dict[str, nn.Module]:
+    return {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)}

@@ -1,0 +1,167 @@
+"""From what a user types to a checked config, or to one sentence that says what to type instead.
+
+Imports no torch, so that a mistyped command is answered in well under a second.
+"""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, ConfigCompositionException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from parsimony.errors import InputError
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# The tag under which each epoch's evaluation is logged: a watched test set is never called validation.
+OmegaConf.register_new_resolver("watched", lambda validation: "watched_test" if validation == "test" else "val")
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises InputError for the first value of a wrong type or out of its range."""
+    try:
+        values = dict(leaves(OmegaConf.to_container(cfg, resolve=True)))
+    except OmegaConfBaseException as error:
+        raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
+    for key, value in values.items():
+        for pattern, (accepts, expected) in _RULES.items():
+            if re.fullmatch(pattern, key) and not accepts(value):
+                raise InputError(f"{key}={value} is out of range: {key} takes {expected}.")
+    defaults = _defaults(HydraConfig.get().overrides.task)
+    for key in cfg:
+        if key not in defaults:
+            raise InputError(f"There is no key {key!r}.{_near(str(key), list(defaults))} --cfg job shows them all.")
+    for key, default in leaves(OmegaConf.to_container(defaults)):
+        if key in values and not any(re.fullmatch(pattern, key) for pattern in _RULES):
+            _check_type(key, values[key], default)
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything in a container that is not a dict itself."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Ends the process with exit code 1 and one sentence where the user's input is at fault; a bug keeps its traceback.
+
+    HYDRA_FULL_ERROR=1 in the environment shows the traceback of both.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
+        # With it set Hydra hands its errors on, to here; the mark says that it was not the user who set it.
+        os.environ.update(HYDRA_FULL_ERROR="1", PARSIMONY_ONE_SENTENCE="1")
+    try:
+        yield
+    except (InputError, CompactHydraException) as error:
+        if "PARSIMONY_ONE_SENTENCE" not in os.environ:
+            raise
+        sys.exit(f"error: {sentence(error)}")
+
+
+def sentence(error: Exception) -> str:
+    """What a user reads of an error."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"There is no {group}={option}.{_near(option, error.options)} Options: {', '.join(error.options)}."
+    text = str(error).strip()
+    if not isinstance(error, ConfigCompositionException):
+        return text or str(error.__cause__)
+    if match := re.match(r"Could not override '([^']+)'", text):
+        known = [*_groups(), *(key for key, _ in leaves(OmegaConf.to_container(_defaults(sys.argv[1:]))))]
+        return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
+    if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
+        return f"{match[1]!r} names several values: add -m to run one after the other, or quote it to mean a text."
+    if match := re.match(r"Sweep parameters '([^']+)'", text):
+        return f"{match[1]!r} is a sweep: add -m to run it."
+    cause = f": {str(error.__cause__).splitlines()[0]}" if error.__cause__ and str(error.__cause__) else ""
+    return " ".join(text.split()) + cause
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    by_last_part = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
+    near = (get_close_matches(word, known, n=3, cutoff=0.6) or by_last_part)[:3]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def _defaults(overrides: Sequence[str]) -> DictConfig:
+    """The config of the same groups with nothing else overridden: which keys there are, and of which type."""
+    groups = _groups()
+    chosen = [o for o in overrides if o.partition("=")[0] in groups and "," not in o.partition("[")[0]]
+    inside_hydra = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", chosen)
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        fits, expected = isinstance(value, bool), "true or false"
+    elif isinstance(default, int | float):
+        fits, expected = _is_number(value), "a number"
+    else:
+        return
+    if not fits:
+        raise InputError(f"{key}={value} is of the wrong type: {key} takes {expected}, {default} by default.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number(low: float, high: float, *, without_low: bool = False, without_high: bool = False) -> "Rule":
+    def accepts(value: Any) -> bool:
+        if not _is_number(value):
+            return False
+        return (value > low if without_low else value >= low) and (value < high if without_high else value <= high)
+
+    if high == math.inf:
+        return accepts, f"a number {'above' if without_low else 'of at least'} {low:g}"
+    return accepts, f"a number from {low:g} to {'below ' if without_high else ''}{high:g}"
+
+
+def _integer(low: int, high: float = math.inf, *, other: tuple[Any, ...] = ()) -> "Rule":
+    def accepts(value: Any) -> bool:
+        return value in other or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high)
+
+    names = "".join(f", or {'null' if value is None else value}" for value in other)
+    return accepts, (f"a whole number of at least {low}" if high == math.inf else f"a whole number, {low} to {high}") + names
+
+
+def _one_of(*options: str) -> "Rule":
+    return options.__contains__, f"one of {', '.join(options)}"
+
+
+Rule = tuple[Callable[[Any], bool], str]
+_RULES: dict[str, Rule] = {
+    r"seed": _integer(0, 2**32 - 1),
+    r"label_smoothing": _number(0, 1, without_high=True),
+    r"budget\.\w+": _integer(1, other=(None,)),
+    r"model\.dropout\w*": _number(0, 1, without_high=True),
+    r"optimizer\.\w*lr": _number(0, math.inf, without_low=True),
+    r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
+    r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
+    r"data\.batch_size": _integer(1),
+    r"data\.validation": _integer(0, other=("test",)),
+    r"engine\.threads": _integer(1, other=(None,)),
+    r"engine\.dropout": _one_of("fast", "torch"),
+    r"trainer\.max_epochs": _integer(1),
+    r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
+}

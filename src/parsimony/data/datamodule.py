@@ -1,0 +1,152 @@
+"""One data module for every image set: uint8 tensors are split, shuffled and batched by index, never image by image."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
+
+from parsimony.data.augment import Augment, to_float
+from parsimony.data.sources import ImageSet, Source, Split
+from parsimony.errors import InputError
+
+SPLIT_SEED = 2024  # the validation images stay the same whatever the run's seed
+EVALUATION_BATCH = 2000  # images; larger gains nothing on a CPU and costs memory
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class ImageData(pl.LightningDataModule):
+    """Batches of (images (n, c, h, w) in [0, 1], labels (n,)), augmented in training, on the batch's device.
+
+    `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
+    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch. `root` is there for the source's config to refer to.
+    """
+
+    def __init__(
+        self, source: Source, batch_size: int, validation: int | str, augment: Augment, seed: int, root: str = ""
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.batch_size = batch_size
+        self.validation = validation
+        self.augment = augment
+        self.seed = seed
+        self.images: ImageSet | None = None
+
+    def prepare_data(self) -> None:
+        self.source.download()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the files once. Raises InputError if they, the split or the batch size do not fit."""
+        if self.images is not None:
+            return
+        self.images = self.source.load()
+        self.train, self.watched = self._split(self.images)
+        if self.batch_size > len(self.train.labels):
+            raise InputError(
+                f"data.batch_size={self.batch_size} is larger than the {len(self.train.labels):,} training images of "
+                f"{self.images.name}: take a smaller batch."
+            )
+
+    def _split(self, images: ImageSet) -> tuple[Split, Split | None]:
+        if self.validation == "test":
+            return images.train, images.test
+        if self.validation == 0:
+            return images.train, None
+        total = len(images.train.labels)
+        if int(self.validation) >= total:
+            raise InputError(
+                f"data.validation={self.validation} leaves nothing to train on: {images.name} has {total:,} training "
+                "images, take fewer of them."
+            )
+        held_out = stratified(images.train.labels, int(self.validation))
+        kept = torch.ones(total, dtype=torch.bool)
+        kept[held_out] = False
+        return _take(images.train, kept.nonzero().squeeze(1)), _take(images.train, held_out)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        world, rank = self._processes()
+        if self.batch_size % world:
+            raise InputError(
+                f"data.batch_size={self.batch_size} is the global batch and does not divide among {world} processes: "
+                f"take a multiple of {world}."
+            )
+        # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it.
+        images = _Images(self.train)
+        sampler = DistributedSampler(images, num_replicas=world, rank=rank, seed=self.seed)
+        return _loader(images, BatchSampler(sampler, self.batch_size // world, drop_last=False))
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        return self._evaluation(self.watched) if self.watched else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        assert self.images is not None
+        return self._evaluation(self.images.test)
+
+    def _evaluation(self, split: Split) -> DataLoader[Batch]:
+        return _loader(_Images(split), EvaluationBatches(len(split.labels), *self._processes()))
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        images, labels, indices = batch
+        if self.trainer is not None and self.trainer.training:
+            return self.augment(images, indices, self.trainer.current_epoch), labels
+        return to_float(images), labels
+
+
+class EvaluationBatches:
+    """Index lists that visit each of `total` images once over all processes, in equally many batches on each.
+
+    Equally many, since under DDP every forward pass is a meeting of the processes.
+    """
+
+    def __init__(self, total: int, world: int, rank: int) -> None:
+        count = math.ceil(math.ceil(total / world) / EVALUATION_BATCH)
+        self.batches = [part.tolist() for part in np.array_split(np.arange(rank, total, world), count)]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class _Images(Dataset[Batch]):
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split.labels)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        """(images uint8, labels, indices): the whole batch in one indexing."""
+        index = torch.tensor(indices)
+        return self.split.images[index], self.split.labels[index], index
+
+
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Indices of `count` images, ascending, their classes in the proportions of `labels`; always the same ones."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    by_class = order[labels[order].argsort(stable=True)]  # shuffled within each class
+    # Evenly spaced positions along the classes laid end to end take from each class its share, to within one image.
+    positions = torch.arange(count, dtype=torch.float64).add(0.5).mul(len(labels) / count).long()
+    return by_class[positions].sort().values
+
+
+def _take(split: Split, indices: Tensor) -> Split:
+    return Split(split.images[indices], split.labels[indices])
+
+
+def _loader(images: _Images, batches: BatchSampler | EvaluationBatches) -> DataLoader[Batch]:
+    # Its own generator, so that making an iterator draws nothing from the global stream: resuming depends on it.
+    return DataLoader(images, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch

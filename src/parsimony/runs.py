@@ -1,0 +1,135 @@
+"""A run's folder: config.yaml, result.json, checkpoints/, event files. Writing it and reading it back."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+VERSIONS = ("torch", "pytorch-lightning", "hydra-core", "parsimony")
+
+Scores = dict[str, float] | None  # {"loss": ..., "accuracy": ...}; accuracy from 0 to 1
+
+
+@dataclass
+class Epoch:
+    """The scores after one epoch's training; `epoch` counts from 1."""
+
+    epoch: int
+    train: Scores = None
+    validation: Scores = None
+    test: Scores = None
+
+
+@dataclass
+class Result:
+    """What result.json holds: the contract between a run and every table. Times are in seconds."""
+
+    name: str
+    overrides: list[str]
+    seed: int
+    status: str = "failed: it ended before it trained"  # or completed, interrupted, failed: why
+    epochs: int = 0
+    parameters: dict[str, int] = field(default_factory=dict)  # total, trainable, non_trainable
+    macs: int | None = None
+    validation: str | None = None  # what each epoch was scored on: validation split, or test set (watched each epoch)
+    final: Epoch | None = None
+    best: Epoch | None = None  # the epoch of the best validation accuracy; none without a validation split
+    seconds: dict[str, float] = field(default_factory=dict)  # fit, epoch (median)
+    images_per_second: float | None = None
+    device: str = ""
+    threads: int | None = None
+    precision: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool | None = None
+    data: dict[str, Any] = field(default_factory=dict)  # name, publisher (its files, byte for byte?), sha256
+    history: list[dict[str, float]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    folder: str = field(default="", metadata={"local": True})
+
+    @property
+    def best_validation_accuracy(self) -> float | None:
+        """None without a validation split: nothing may be chosen on the test set."""
+        if self.best is None or self.best.validation is None:
+            return None
+        return self.best.validation["accuracy"]
+
+    def write(self, folder: Path) -> None:
+        """result.json in `folder`, whole or not at all."""
+        content = asdict(self)
+        del content["folder"]  # it may move
+        replace_file(folder / "result.json", json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        content = json.loads(path.read_text())
+        for name in ("final", "best"):
+            content[name] = Epoch(**content[name]) if content[name] else None
+        return cls(**content, folder=str(path.parent))
+
+    def table(self) -> str:
+        """For the terminal: a line a split, accuracies in per cent."""
+        rows = [("", "loss", "accuracy", "epoch")]
+        for label, epoch in (("final", self.final), ("best validation", self.best)):
+            for split in ("train", "validation", "test"):
+                if epoch and (scores := getattr(epoch, split)):
+                    name = f"{label} {split}" if label == "final" else f"{split} at best validation"
+                    rows.append((name, f"{scores['loss']:.4f}", f"{100 * scores['accuracy']:.2f} %", str(epoch.epoch)))
+        lines = [f"{a:<28}{b:>8}{c:>12}{d:>8}" for a, b, c, d in rows]
+        title = f"{self.name} on {self.data['name']}, seed {self.seed}: {self.status}"
+        pace = f"{self.parameters['total']:,} parameters, {self.epochs} epochs in {self.seconds['fit']:.0f} s"
+        if self.images_per_second:
+            pace += f", {self.images_per_second:,.0f} images/s"
+        return "\n".join([title, *lines, f"{pace} on {self.device}"])
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes beside `path` and renames, so that a reader sees the old file or the new one, never half of one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}}
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The project's git commit and whether its files differ from it; (None, None) outside a checkout."""
+    head, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    return head, None if status is None else bool(status)
+
+
+def cpu_name() -> str:
+    """The processor's model and its number of cores."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def remove_if_empty(folder: Path, keep: Sequence[Path] = ()) -> None:
+    """Removes `folder` and each parent left empty, up to the working directory."""
+    for path in (folder, *folder.parents):
+        if path == Path.cwd() or path in keep:
+            return
+        try:
+            path.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,237 @@
+"""train(cfg) -> Result: the one straight road from a config to a result."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from parsimony import runs
+from parsimony.callbacks import Reseed
+from parsimony.classifier import Classifier
+from parsimony.config import leaves
+from parsimony.data.datamodule import ImageData
+from parsimony.errors import InputError
+from parsimony.runs import Epoch, Result
+from parsimony.summary import Summary, check_budget, summarize
+
+
+def train(cfg: DictConfig) -> Result:
+    """Trains what `cfg` describes in the folder it names, and leaves result.json there, after a failure too.
+
+    Raises InputError for what cannot be trained, before anything is written.
+    """
+    _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    engine = build(cfg.engine)
+    engine.start()
+    pl.seed_everything(cfg.seed, verbose=False)
+    net = engine.prepare(build(cfg.model))
+    data: ImageData = build(cfg.data, augment=build(cfg.augment), seed=cfg.seed)
+    summary = _summarize(net, data, cfg)
+    check_budget(
+        summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs
+    )
+    data.prepare_data()
+    data.setup()
+    assert data.images is not None
+    _check_last_batch(net, data)
+
+    plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
+    watched = {"test": "watched_test"}.get(cfg.data.validation, "val")
+    classifier = Classifier(
+        net,
+        build(cfg.optimizer),
+        build(cfg.scheduler),
+        classes=len(data.images.classes),
+        label_smoothing=cfg.label_smoothing,
+        watched=watched,
+        hparams=dict(leaves(plain_config)),
+    )
+    trainer = build(
+        cfg.trainer,
+        callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
+        logger=[build(logger) for logger in (cfg.logger or {}).values()],
+        precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
+        default_root_dir=cfg.folder,
+    )
+    result = Result(
+        name=cfg.name,
+        overrides=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        seed=cfg.seed,
+        parameters={"total": summary.total, "trainable": summary.trainable, "non_trainable": summary.non_trainable},
+        macs=summary.macs,
+        validation=_validation_name(cfg.data.validation),
+        device=_device_name(trainer),
+        threads=torch.get_num_threads(),
+        precision=str(trainer.precision),
+        versions=runs.versions(),
+        data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
+        config=plain_config,
+        folder=str(cfg.folder),
+    )
+    result.commit, result.dirty = runs.commit()
+    folder = Path(cfg.folder)
+    if trainer.is_global_zero:
+        print(f"{summary.table()}\n", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        for logger in trainer.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_text("layers", summary.markdown())
+    try:
+        _fit_and_test(trainer, classifier, data, result)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+        raise
+    finally:
+        if trainer.is_global_zero:
+            result.write(folder)
+    if trainer.is_global_zero:
+        print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
+    return result
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """Hydra's instantiate, which raises InputError where the config's arguments are at fault."""
+    try:
+        return instantiate(node, **arguments, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        message = str(cause or error).splitlines()[0]
+        raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
+
+
+def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, result: Result) -> None:
+    started = time.perf_counter()
+    trainer.fit(classifier, data)
+    result.seconds = {"fit": time.perf_counter() - started}
+    result.history = classifier.history
+    result.epochs = len(classifier.history)
+    result.seconds["epoch"] = statistics.median(epoch["seconds"] for epoch in classifier.history)
+    result.images_per_second = statistics.median(epoch["images_per_second"] for epoch in classifier.history)
+
+    result.final = _epoch(classifier.history[-1], classifier.watched)
+    if classifier.watched == "val":
+        result.final.test = _test(trainer, classifier, data, "test")
+    else:
+        _test(trainer, classifier, data, "test")  # for the pictures; the figures are the watched ones
+    for logger in trainer.loggers:
+        logger.log_hyperparams(classifier.hparams, _final_metrics(result.final))  # type: ignore[call-arg]
+
+    checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    if data.validation != 0 and checkpoints:
+        result.best = _best(trainer, classifier, data, result.final, checkpoints[0].best_model_path)
+    result.status = "completed"
+
+
+def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: str) -> Epoch:
+    accuracies = [epoch[f"{classifier.watched}/accuracy"] for epoch in classifier.history]
+    best = _epoch(classifier.history[accuracies.index(max(accuracies))], classifier.watched)
+    if best.epoch == final.epoch:
+        return final
+    if classifier.watched == "val":
+        classifier.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+        best.test = _test(trainer, classifier, data, "test_at_best_validation")
+    return best
+
+
+def _test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, tag: str) -> runs.Scores:
+    classifier.test_tag = tag
+    (metrics,) = trainer.test(classifier, data, verbose=False)
+    return _scores(metrics, tag)
+
+
+def _epoch(entry: dict[str, float], watched: str) -> Epoch:
+    scored = _scores(entry, watched)
+    return Epoch(
+        epoch=int(entry["epoch"]),
+        train=_scores(entry, "train"),
+        validation=scored if watched == "val" else None,
+        test=scored if watched != "val" else None,
+    )
+
+
+def _scores(metrics: Any, tag: str) -> runs.Scores:
+    if f"{tag}/loss" not in metrics:
+        return None
+    return {"loss": float(metrics[f"{tag}/loss"]), "accuracy": float(metrics[f"{tag}/accuracy"])}
+
+
+def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+    gpus = torch.cuda.device_count()
+    wants_gpu = accelerator in ("gpu", "cuda")
+    if (wants_gpu and not gpus) or (accelerator == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(
+            f"trainer.accelerator={accelerator} needs a GPU that PyTorch {torch.__version__} can use and this machine "
+            "shows none: leave it out, or take trainer.accelerator=cpu."
+        )
+    on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
+    there, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
+    if isinstance(devices, int) and not 1 <= devices <= there:
+        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there} {kind}.")
+
+
+def _summarize(net: torch.nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
+    summary = summarize(net, data.source.shape)
+    classes = len(data.source.classes)
+    if summary.layers[-1].output != (classes,):
+        outputs = "x".join(map(str, summary.layers[-1].output))
+        raise InputError(
+            f"{cfg.name} gives {outputs} outputs on the images of {data.source.name}, which has {classes} classes: "
+            "take a network made for these images."
+        )
+    return summary
+
+
+def _check_last_batch(net: torch.nn.Module, data: ImageData) -> None:
+    images = len(data.train.labels)
+    normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
+    if normalises and 1 in (data.batch_size, images % data.batch_size):
+        raise InputError(
+            f"data.batch_size={data.batch_size} leaves a batch of one of {images:,} images, and batch norm needs two: "
+            "take another batch size."
+        )
+
+
+def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
+    """Without a validation split there is no best checkpoint to keep; other callbacks cannot do without one."""
+    nodes = dict(cfg.callbacks or {})
+    if cfg.data.validation == 0:
+        nodes.pop("best", None)
+        for name, node in nodes.items():
+            if node.get("monitor"):
+                raise InputError(f"callbacks.{name} needs a validation split: set data.validation above 0.")
+    return [build(node) for node in nodes.values()]
+
+
+def _validation_name(validation: int | str) -> str | None:
+    if validation == "test":
+        return "test set, watched each epoch"
+    return f"{validation:,} images of the training set" if validation else None
+
+
+def _device_name(trainer: pl.Trainer) -> str:
+    count = f"{trainer.world_size} x " if trainer.world_size > 1 else ""
+    if trainer.strategy.root_device.type == "cuda":
+        return count + torch.cuda.get_device_name(trainer.strategy.root_device)
+    return count + runs.cpu_name()
+
+
+def _final_metrics(final: Epoch) -> dict[str, float]:
+    return {
+        f"final/{split}_{metric}": value
+        for split in ("train", "validation", "test")
+        for metric, value in (getattr(final, split) or {}).items()
+    }

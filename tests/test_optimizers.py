@@ -1,0 +1,184 @@
+"""Muon against torch's own two optimizers applied by hand; every optimizer config lowers a loss."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from parsimony.optimizers import Muon
+from parsimony.schedules import cosine, one_cycle
+
+CONFIGS = sorted((Path(__file__).parents[1] / "conf/optimizer").glob("*.yaml"))
+
+
+def make_net(channels_last: bool = False) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8, bias=False),
+        nn.Conv2d(8, 16, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+    return net.to(memory_format=torch.channels_last) if channels_last else net
+
+
+def make_batch() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    labels = torch.arange(32) % 4
+    images = torch.rand(32, 3, 8, 8) + labels.view(-1, 1, 1, 1) * torch.tensor([0.1, -0.1, 0.2]).view(1, 3, 1, 1)
+    return images, labels
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, steps: int, scheduler=None) -> list[float]:
+    images, labels = make_batch()
+
+    def closure() -> Tensor:  # as Lightning's automatic optimization calls it
+        optimizer.zero_grad()
+        loss = cross_entropy(net(images), labels)
+        loss.backward()
+        return loss
+
+    losses = []
+    for _ in range(steps):
+        losses.append(optimizer.step(closure).item())
+        if scheduler:
+            scheduler.step()
+    return losses
+
+
+def by_hand(net: nn.Module, steps: int) -> None:
+    """Muon's rule on (out, in*k*k) matrices that stand beside the network, AdamW's on its vectors."""
+    kernels = [p for p in net.parameters() if p.ndim >= 2]
+    matrices = [nn.Parameter(p.detach().reshape(len(p), -1).clone()) for p in kernels]
+    muon = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="original")
+    adamw = torch.optim.AdamW([p for p in net.parameters() if p.ndim < 2], lr=0.005, eps=1e-7, weight_decay=0.0)
+    images, labels = make_batch()
+    for _ in range(steps):
+        net.zero_grad()
+        cross_entropy(net(images), labels).backward()
+        for kernel, matrix in zip(kernels, matrices, strict=True):
+            matrix.grad = kernel.grad.reshape(len(kernel), -1).clone()
+        muon.step()
+        adamw.step()
+        with torch.no_grad():
+            for kernel, matrix in zip(kernels, matrices, strict=True):
+                kernel.copy_(matrix.view_as(kernel))
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_muon_is_torchs_muon_and_adamw_by_hand(channels_last, steps) -> None:
+    net, reference = make_net(channels_last), make_net(channels_last)
+    optimizer = Muon(net.parameters(), lr=0.02, weight_decay=0.1, adjust_lr_fn="original", adamw_lr=0.005)
+    train(net, optimizer, steps)
+    by_hand(reference, steps)
+    start = make_net(channels_last)
+    for (name, p), q, before in zip(net.named_parameters(), reference.parameters(), start.parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert not torch.equal(p, before), name
+        assert p.stride() == before.stride(), name
+
+
+def test_kernels_and_the_rest_are_two_groups() -> None:
+    net = make_net()
+    kernels, others = Muon(net.parameters(), lr=0.02).param_groups
+    assert [p.ndim for p in kernels["params"]] == [4, 4, 4, 2]
+    assert [p.ndim for p in others["params"]] == [1] * 5
+    assert (kernels["name"], kernels["lr"]) == ("muon", 0.02)
+    assert (others["name"], others["lr"]) == ("adamw", 0.02)
+
+
+def test_schedules_move_both_rates() -> None:
+    net = make_net()
+    optimizer = Muon(net.parameters(), lr=0.02, adamw_lr=0.002)
+    schedule = cosine(optimizer, total_steps=10, max_epochs=1, warmup=0.0)
+    train(net, optimizer, 5, schedule["scheduler"])
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.01, 0.001])
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    before = [p.clone() for p in net.parameters()]
+    train(net, optimizer, 1)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
+    one_cycle(optimizer, total_steps=10, max_epochs=1, cycle_momentum=True, max_momentum=0.9)
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_muon_resumes_bit_for_bit(channels_last, tmp_path) -> None:
+    whole = make_net(channels_last)
+    train(whole, Muon(whole.parameters()), 6)
+
+    net = make_net(channels_last)
+    optimizer = Muon(net.parameters())
+    train(net, optimizer, 3)
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "last.ckpt")
+
+    net = make_net(channels_last)
+    optimizer = Muon(net.parameters(), lr=1.0)
+    loaded = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    net.load_state_dict(loaded["net"])
+    optimizer.load_state_dict(loaded["optimizer"])
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    train(net, optimizer, 3)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), whole.parameters(), strict=True))
+
+
+def test_muon_follows_parameters_that_change_their_memory() -> None:
+    net, reference = make_net(), make_net()
+    optimizers = [Muon(net.parameters()), Muon(reference.parameters())]
+    net.to(torch.float64).to(torch.float32).to(memory_format=torch.channels_last)  # new storage, after the optimizer
+    for p, q in zip(net.parameters(), reference.parameters(), strict=True):
+        q.grad = torch.randn_like(q)
+        p.grad = torch.empty_like(p).copy_(q.grad)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), reference.parameters(), strict=True))
+    assert not torch.equal(net[0].weight, make_net()[0].weight)
+
+
+def test_muon_leaves_what_has_no_gradient() -> None:
+    net = make_net()
+    net[0].requires_grad_(False)
+    before = net[0].weight.clone()
+    optimizer = Muon(net.parameters())
+    train(net, optimizer, 2)
+    assert torch.equal(net[0].weight, before)
+    assert net[0].weight not in optimizer.state
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in [*net.parameters(), *optimizer._matrices])
+
+
+@pytest.mark.parametrize("net", [nn.Linear(4, 2, bias=False), nn.BatchNorm1d(4)], ids=["kernels", "vectors"])
+def test_muon_with_one_kind_of_parameter(net) -> None:
+    optimizer = Muon(net.parameters())
+    before = next(net.parameters()).clone()
+    net(torch.arange(12.0).view(3, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(next(net.parameters()), before)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_lowers_the_loss(path) -> None:
+    config = OmegaConf.load(path)
+    net = make_net()
+    optimizer = instantiate(config, _convert_="all")(net.parameters())
+    assert optimizer.param_groups[0]["lr"] == config.lr
+    losses = train(net, optimizer, 150)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_negative_rate_is_refused(path) -> None:
+    config = OmegaConf.merge(OmegaConf.load(path), {"lr": -1})
+    with pytest.raises(Exception, match=r"(?i)learning rate"):
+        instantiate(config, _convert_="all")(make_net().parameters())

@@ -1,0 +1,27 @@
+"""Train one network, or a sweep of them: `python train.py --help` shows how."""
+
+import os
+import secrets
+import time
+
+import hydra
+from omegaconf import DictConfig
+
+from parsimony.config import check, one_sentence_errors
+
+# Names the run's folder. The processes that a run starts inherit it, and so share the folder.
+os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}")
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """The value handed to a sweeper is the best validation accuracy."""
+    check(cfg)
+    from parsimony.training import train  # seconds to import, so after the check
+
+    return train(cfg).best_validation_accuracy
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()
