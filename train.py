@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
+from parsimony.runs import refusal_recorded
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
 os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}")
@@ -16,10 +17,11 @@ os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """The value handed to a sweeper is the best validation accuracy."""
-    check(cfg)
-    from parsimony.training import train  # seconds to import, so after the check
+    with refusal_recorded(cfg):
+        check(cfg)
+        from parsimony.training import train  # takes seconds to import, so after the check
 
-    return train(cfg).best_validation_accuracy
+        return train(cfg).best_validation_accuracy
 
 
 if __name__ == "__main__":

@@ -80,21 +80,16 @@ class Classifier(pl.LightningModule):
             logger.log_metrics(values, self.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.trainer.is_last_batch:  # before the epoch's evaluation, which is not training time
-            self.totals = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
-            self.train_totals = self.totals.tolist()
-            self.seconds = time.perf_counter() - self.started
+        if not self.trainer.is_last_batch:
+            return
+        self.seconds = time.perf_counter() - self.started  # before the epoch's evaluation, which is not training time
+        loss, correct, images = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
+        values = {"train/loss": loss / images, "train/accuracy": correct / images}
+        self.log_dict({**values, "images_per_second": images / self.seconds}, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
-        loss, correct, images = self.train_totals
-        epoch = {
-            "train/loss": loss / images,
-            "train/accuracy": correct / images,
-            "images_per_second": images / self.seconds,
-        }
-        self.log_dict(epoch)
-        watched = {k: v.item() for k, v in self.trainer.callback_metrics.items() if k.startswith(self.watched)}
-        self.history.append({"epoch": self.current_epoch + 1, "seconds": self.seconds, **epoch, **watched})
+        metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items() if "/" in name}
+        self.history.append({"epoch": self.current_epoch + 1, "seconds": self.seconds, **metrics})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("watched", self.watched, batch)

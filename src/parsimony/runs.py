@@ -4,11 +4,18 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from parsimony.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
 VERSIONS = ("torch", "pytorch-lightning", "hydra-core", "parsimony")
@@ -74,19 +81,38 @@ class Result:
         return cls(**content, folder=str(path.parent))
 
     def table(self) -> str:
-        """For the terminal: a line a split, accuracies in per cent."""
-        rows = [("", "loss", "accuracy", "epoch")]
-        for label, epoch in (("final", self.final), ("best validation", self.best)):
-            for split in ("train", "validation", "test"):
-                if epoch and (scores := getattr(epoch, split)):
-                    name = f"{label} {split}" if label == "final" else f"{split} at best validation"
-                    rows.append((name, f"{scores['loss']:.4f}", f"{100 * scores['accuracy']:.2f} %", str(epoch.epoch)))
-        lines = [f"{a:<28}{b:>8}{c:>12}{d:>8}" for a, b, c, d in rows]
+        """For the terminal: a row a split, at the final epoch and at the best one."""
+        columns = [("final", self.final), ("best validation", self.best)]
+        shown = [(f"{label}, epoch {epoch.epoch}", epoch) for label, epoch in columns if epoch]
+        lines = [" " * 12 + "".join(f"{label:>26}" for label, _ in shown)]
+        for split in ("train", "validation", "test"):
+            scores = [getattr(epoch, split) for _, epoch in shown]
+            if any(scores):
+                lines.append(f"{split:<12}" + "".join(f"{_shown(score):>26}" for score in scores))
         title = f"{self.name} on {self.data['name']}, seed {self.seed}: {self.status}"
-        pace = f"{self.parameters['total']:,} parameters, {self.epochs} epochs in {self.seconds['fit']:.0f} s"
+        pace = f"{self.parameters['total']:,} parameters; {self.epochs} epochs in {self.seconds['fit']:.0f} s"
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
-        return "\n".join([title, *lines, f"{pace} on {self.device}"])
+        return "\n".join([title, *lines, f"{pace}, on {self.device}"])
+
+
+def _shown(scores: Scores) -> str:
+    return f"{100 * scores['accuracy']:.2f} %  loss {scores['loss']:.4f}" if scores else "-"
+
+
+@contextmanager
+def refusal_recorded(cfg: DictConfig) -> Iterator[None]:
+    """A run refused for bad input leaves nothing behind; in a sweep it leaves a result.json that says why."""
+    try:
+        yield
+    except InputError as error:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            overrides = list(HydraConfig.get().overrides.task)
+            Result(str(cfg.name), overrides, cfg.seed, status=f"failed: {error}").write(folder)
+        else:
+            remove_if_empty(folder)
+        raise
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -124,12 +150,12 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def remove_if_empty(folder: Path, keep: Sequence[Path] = ()) -> None:
-    """Removes `folder` and each parent left empty, up to the working directory."""
+def remove_if_empty(folder: Path) -> None:
+    """Removes `folder`, and each parent that it leaves empty, up to the working directory."""
     for path in (folder, *folder.parents):
-        if path == Path.cwd() or path in keep:
+        if path == Path.cwd():
             return
         try:
             path.rmdir()
-        except OSError:
+        except OSError:  # not empty
             return

@@ -1,8 +1,10 @@
 """train(cfg) -> Result: the one straight road from a config to a result."""
 
+import logging
 import os
 import statistics
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ from parsimony.data.datamodule import ImageData
 from parsimony.errors import InputError
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
+
+# What Lightning says of its own insides, or of choices made here on purpose.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
+    warnings.filterwarnings("ignore", message)
 
 
 def train(cfg: DictConfig) -> Result:
@@ -120,7 +127,7 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     result.history = classifier.history
     result.epochs = len(classifier.history)
     result.seconds["epoch"] = statistics.median(epoch["seconds"] for epoch in classifier.history)
-    result.images_per_second = statistics.median(epoch["images_per_second"] for epoch in classifier.history)
+    result.images_per_second = len(data.train.labels) / result.seconds["epoch"]
 
     result.final = _epoch(classifier.history[-1], classifier.watched)
     if classifier.watched == "val":
