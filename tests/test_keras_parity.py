@@ -223,10 +223,8 @@ def test_same_gradients(twins) -> None:
 
 
 def test_same_batch_norm_statistics(twins) -> None:
-    """Exactly, but for the batch variance that enters the moving one, over n values: Keras 3 divides by n.
-
-    PyTorch divides by n - 1, as Keras 2 did.
-    """
+    """Exactly, but for the batch variance that enters the moving one, over n values: Keras 3 divides by n,
+    PyTorch by n - 1, as Keras 2 did."""
     twins.copy_random_weights()
     before = {pair.variable.path: pair.variable.numpy().copy() for pair in twins.pairs}
     twins.train_pass()
@@ -235,9 +233,7 @@ def test_same_batch_norm_statistics(twins) -> None:
         for layer in twins.keras.layers
         if type(layer).__name__ == "BatchNormalization"
     }
-    for pair in twins.pairs:
-        if pair.variable.trainable:
-            continue
+    for pair in [pair for pair in twins.pairs if not pair.variable.trainable]:
         expected = pair.variable.numpy()
         assert np.abs(expected - before[pair.variable.path]).min() > 0
         if (path := pair.variable.path) in sizes:
@@ -254,7 +250,10 @@ def test_same_initial_weights(network, keras_nets) -> None:
     assert {type(initializer) for initializer in initializers} == {keras.initializers.GlorotUniform}
 
     seeds = range(8)
-    draws = [pair_up(keras_net, network()) for seed in seeds if torch.manual_seed(seed)]
+    draws = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        draws.append(pair_up(keras_net, network()))
     for same in zip(*draws, strict=True):
         variable = same[0].variable
         ours = torch.stack([pair.tensor.detach() for pair in same])

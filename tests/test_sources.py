@@ -213,6 +213,16 @@ def test_idx_that_does_not_fit_is_told(tmp_path: Path, which: int, content: byte
     assert str(tmp_path / "small" / IDX_NAMES[which]) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "spoil", [lambda packed: packed[:-1], lambda packed: packed[:-8], lambda packed: packed + b"x"]
+)
+def test_all_of_the_content_but_not_of_the_gzip_file(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
+    files = idx_files()
+    write(tmp_path / "small", files | {IDX_NAMES[1]: spoil(files[IDX_NAMES[1]])})
+    with pytest.raises(InputError, match="does not end after the 40 bytes"):
+        small_idx(tmp_path).load()
+
+
 def test_gzip_bomb_is_not_expanded(tmp_path: Path) -> None:
     bomb = gzip.compress(idx(idx_arrays()[0]) + bytes(50_000_000), compresslevel=1)
     write(tmp_path / "small", idx_files() | {IDX_NAMES[0]: bomb})
@@ -269,7 +279,7 @@ def test_cifar_of_unknown_origin_and_known_copy(tmp_path: Path) -> None:
 def test_a_sums_file_of_someone_else_proves_nothing(tmp_path: Path) -> None:
     write(tmp_path / "bin", cifar_files())
     lines = [f"{hashlib.sha256(content).hexdigest()}  {name}" for name, content in cifar_files().items()]
-    (tmp_path / "bin" / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    (tmp_path / "bin" / "SHA256SUMS").write_text("\n".join(["# my own", *lines]) + "\n")
     assert small_cifar(tmp_path).load().name == "cifar10 (unverified files)"
 
 

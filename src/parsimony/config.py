@@ -16,9 +16,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, ConfigCompositionException, MissingConfigException
+from hydra.errors import (
+    CompactHydraException,
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from parsimony.errors import InputError
 
@@ -37,13 +42,19 @@ def check(cfg: DictConfig) -> None:
     for key, value in values.items():
         for pattern, (accepts, expected) in _RULES.items():
             if re.fullmatch(pattern, key) and not accepts(value):
-                raise InputError(f"{key}={value} is out of range: {key} takes {expected}.")
+                raise InputError(f"{key} takes {expected}, not {_typed(value)}.")
     defaults = _defaults(HydraConfig.get().overrides.task)
     for key in cfg:
         if key not in defaults:
             raise InputError(f"There is no key {key!r}.{_near(str(key), list(defaults))} --cfg job shows them all.")
+    for key in defaults:
+        if key not in cfg and key not in ("callbacks", "logger"):
+            raise InputError(f"A run needs {key}: take ~{key} out of the command.")
     for key, default in leaves(OmegaConf.to_container(defaults)):
-        if key in values and not any(re.fullmatch(pattern, key) for pattern in _RULES):
+        if any(re.fullmatch(pattern, key) for pattern in _RULES):
+            if key not in values:
+                raise InputError(f"A run needs {key}: take ~{key} out of the command.")
+        elif key in values:
             _check_type(key, values[key], default)
 
 
@@ -67,20 +78,36 @@ def one_sentence_errors() -> Iterator[None]:
         os.environ.update(HYDRA_FULL_ERROR="1", PARSIMONY_ONE_SENTENCE="1")
     try:
         yield
-    except (InputError, CompactHydraException) as error:
-        if "PARSIMONY_ONE_SENTENCE" not in os.environ:
+    except Exception as error:
+        if "PARSIMONY_ONE_SENTENCE" not in os.environ or (text := sentence(error)) is None:
             raise
-        sys.exit(f"error: {sentence(error)}")
+        sys.exit(f"error: {text}")
 
 
-def sentence(error: Exception) -> str:
-    """What a user reads of an error."""
-    if isinstance(error, MissingConfigException) and error.options is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"There is no {group}={option}.{_near(option, error.options)} Options: {', '.join(error.options)}."
-    text = str(error).strip()
-    if not isinstance(error, ConfigCompositionException):
-        return text or str(error.__cause__)
+def sentence(error: Exception) -> str | None:
+    """What a user reads of an error in the input or on the machine; None for a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ConfigCompositionException):
+        return _composition_sentence(error, text)
+    if isinstance(error, OverrideParseException):
+        return f"Cannot read {error.override!r}: expected KEY=VALUE, in quotes where it holds spaces, brackets or braces."
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}." if error.filename else f"{text}."
+    if isinstance(error, InterpolationResolutionError):
+        return f"The config does not resolve: {str(error).splitlines()[0]}."
+    if text.startswith("Config group override must be"):  # Hydra's bare ValueError
+        return "A group takes the name of one of its options, never null: --help lists them."
+    return text if isinstance(error, InputError | CompactHydraException) else None
+
+
+def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
+    if isinstance(error, MissingConfigException):
+        group, _, option = str(error.missing_cfg_file).partition("/")
+        folder = CONF / group
+        options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+        if option and options:
+            return f"There is no {group}={option}.{_near(option, options)} Options: {', '.join(options)}."
+        return text.partition(" Config search path:")[0]
     if match := re.match(r"Could not override '([^']+)'", text):
         known = [*_groups(), *(key for key, _ in leaves(OmegaConf.to_container(_defaults(sys.argv[1:]))))]
         return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
@@ -89,13 +116,19 @@ def sentence(error: Exception) -> str:
     if match := re.match(r"Sweep parameters '([^']+)'", text):
         return f"{match[1]!r} is a sweep: add -m to run it."
     cause = f": {str(error.__cause__).splitlines()[0]}" if error.__cause__ and str(error.__cause__) else ""
-    return " ".join(text.split()) + cause
+    return text + cause
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    by_last_part = [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]]
-    near = (get_close_matches(word, known, n=3, cutoff=0.6) or by_last_part)[:3]
-    return f" Did you mean {' or '.join(near)}?" if near else ""
+    """`lr` is near optimizer.lr, `modle` near model, `momentun` near optimizer.momentum."""
+    last = word.rpartition(".")[2]
+    last_parts = {key.rpartition(".")[2]: key for key in known}
+    near = (
+        [key for key in known if key.rpartition(".")[2] == last]
+        or get_close_matches(word, known, n=3, cutoff=0.6)
+        or [last_parts[part] for part in get_close_matches(last, last_parts, n=3, cutoff=0.6)]
+    )
+    return f" Did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def _groups() -> list[str]:
@@ -116,32 +149,44 @@ def _check_type(key: str, value: Any, default: Any) -> None:
         fits, expected = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):
         fits, expected = _is_number(value), "a number"
+    elif isinstance(default, list):
+        fits, expected = isinstance(value, list), "a list"
     else:
         return
     if not fits:
-        raise InputError(f"{key}={value} is of the wrong type: {key} takes {expected}, {default} by default.")
+        raise InputError(f"{key} takes {expected}, {_typed(default)} by default, not {_typed(value)}.")
+
+
+def _typed(value: Any) -> str:
+    """As a user types it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value) or "an empty text"
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(low: float, high: float, *, without_low: bool = False, without_high: bool = False) -> "Rule":
+def _number(
+    low: float, high: float, *, without_low: bool = False, without_high: bool = False, or_null: bool = False
+) -> "Rule":
     def accepts(value: Any) -> bool:
         if not _is_number(value):
-            return False
+            return or_null and value is None
         return (value > low if without_low else value >= low) and (value < high if without_high else value <= high)
 
+    other = ", or null" if or_null else ""
     if high == math.inf:
-        return accepts, f"a number {'above' if without_low else 'of at least'} {low:g}"
-    return accepts, f"a number from {low:g} to {'below ' if without_high else ''}{high:g}"
+        return accepts, f"a number {'above' if without_low else 'of at least'} {low:g}{other}"
+    return accepts, f"a number from {low:g} to {'below ' if without_high else ''}{high:g}{other}"
 
 
 def _integer(low: int, high: float = math.inf, *, other: tuple[Any, ...] = ()) -> "Rule":
     def accepts(value: Any) -> bool:
         return value in other or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high)
 
-    names = "".join(f", or {'null' if value is None else value}" for value in other)
+    names = "".join(f", or {_typed(value)}" for value in other)
     return accepts, (f"a whole number of at least {low}" if high == math.inf else f"a whole number, {low} to {high}") + names
 
 
@@ -151,17 +196,21 @@ def _one_of(*options: str) -> "Rule":
 
 Rule = tuple[Callable[[Any], bool], str]
 _RULES: dict[str, Rule] = {
+    r"name|folder": (lambda value: value not in (None, ""), "a text"),
     r"seed": _integer(0, 2**32 - 1),
     r"label_smoothing": _number(0, 1, without_high=True),
     r"budget\.\w+": _integer(1, other=(None,)),
     r"model\.dropout\w*": _number(0, 1, without_high=True),
-    r"optimizer\.\w*lr": _number(0, math.inf, without_low=True),
+    r"optimizer\.lr": _number(0, math.inf, without_low=True),
+    r"optimizer\.adamw_lr": _number(0, math.inf, without_low=True, or_null=True),
     r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
     r"data\.batch_size": _integer(1),
     r"data\.validation": _integer(0, other=("test",)),
-    r"engine\.threads": _integer(1, other=(None,)),
+    r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
     r"engine\.dropout": _one_of("fast", "torch"),
     r"trainer\.max_epochs": _integer(1),
+    r"trainer\.log_every_n_steps": _integer(1),
+    r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
     r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
 }

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from parsimony.nets.layers import FastDropout
+
 # glibc's mallopt parameters (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -32,7 +34,12 @@ class Engine:
             torch.set_float32_matmul_precision("high")
 
     def prepare(self, net: nn.Module) -> nn.Module:
-        """The network in the memory format that the engine trains it in."""
+        """The same network with the engine's layers, in the memory format that it trains in."""
+        if self.dropout == "fast":
+            for module in list(net.modules()):
+                for name, child in module.named_children():
+                    if type(child) is nn.Dropout:
+                        setattr(module, name, FastDropout(child.p))
         return net.to(memory_format=torch.channels_last) if self.channels_last else net  # type: ignore[call-overload]
 
     def lightning_precision(self, on_gpu: bool) -> str:

@@ -44,6 +44,7 @@ class ImageData(pl.LightningDataModule):
         """Reads the files once. Raises InputError if they, the split or the batch size do not fit."""
         if self.images is not None:
             return
+        self.augment.check(self.source.shape)
         self.images = self.source.load()
         self.train, self.watched = self._split(self.images)
         if self.batch_size > len(self.train.labels):

@@ -78,7 +78,7 @@ def fetch(path: Path, mirrors: Sequence[str], checksum: str | None) -> None:
                 return
     raise InputError(
         f"{path} is missing and could not be downloaded ({'; '.join(failures) or 'no mirror is named'}). "
-        f"Put the file there by hand, or use data=digits, which needs no download."
+        "Put the file there by hand, or use data=digits, which needs no download."
     )
 
 
@@ -107,7 +107,7 @@ class _Bounded:
         self.stream, self.left, self.path = stream, limit, path
 
     def read(self, size: int) -> bytes:
-        data = self.stream.read(min(size, self.left + 1))
+        data = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
             raise InputError(f"{self.path} holds more than expected: delete it to download it again.")
