@@ -34,6 +34,17 @@ EVERYTHING = {
     "brightness": 0.2,
     "contrast": 0.2,
 }
+BAD = {
+    "rotation": [-1, 181, math.nan, "ten", True, None],
+    "shift": [1.1],
+    "scale": [1, -0.1],
+    "shear": [90],
+    "crop_padding": [-1, 1.5],
+    "cutout": [-8, True],
+    "brightness": [1.5],
+    "contrast": [math.inf],
+    "flip": [None, "vertical"],
+}
 
 
 def pictures(n: int = 16, channels: int = 3, height: int = 32, width: int = 32) -> Tensor:
@@ -274,29 +285,7 @@ def test_cutout_comes_last() -> None:
     assert area.max() == 9
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("rotation", -1),
-        ("rotation", 181),
-        ("rotation", math.nan),
-        ("rotation", "ten"),
-        ("rotation", True),
-        ("rotation", None),
-        ("shift", 1.1),
-        ("scale", 1),
-        ("scale", -0.1),
-        ("shear", 90),
-        ("crop_padding", -1),
-        ("crop_padding", 1.5),
-        ("cutout", -8),
-        ("cutout", True),
-        ("brightness", 1.5),
-        ("contrast", math.inf),
-        ("flip", None),
-        ("flip", "vertical"),
-    ],
-)
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
 def test_bad_values_are_named(key: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"augment\.{key} must be .*not {value!r}"):
         Augment(**{key: value})

@@ -49,12 +49,18 @@ class Classifier(pl.LightningModule):
         return self.net(images)
 
     def configure_optimizers(self) -> Any:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return self.optimizer_and_schedule(total_steps=steps, max_epochs=self.trainer.max_epochs)
+
+    def optimizer_and_schedule(self, *, total_steps: int, max_epochs: int | None) -> Any:
+        """As Lightning takes them. Raises InputError for settings that they refuse."""
         try:
             optimizer = self.make_optimizer(self.net.parameters())
-        except ValueError as error:
-            raise InputError(f"The optimizer refuses its settings: {error}.") from error
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = self.make_scheduler(optimizer, total_steps=steps, max_epochs=self.trainer.max_epochs)
+            schedule = self.make_scheduler(optimizer, total_steps=total_steps, max_epochs=max_epochs)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InputError(f"The optimizer or its schedule refuses its settings: {error}.") from error
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_epoch_start(self) -> None:

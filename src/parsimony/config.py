@@ -44,18 +44,23 @@ def check(cfg: DictConfig) -> None:
             if re.fullmatch(pattern, key) and not accepts(value):
                 raise InputError(f"{key} takes {expected}, not {_typed(value)}.")
     defaults = _defaults(HydraConfig.get().overrides.task)
-    for key in cfg:
-        if key not in defaults:
-            raise InputError(f"There is no key {key!r}.{_near(str(key), list(defaults))} --cfg job shows them all.")
-    for key in defaults:
+    known = [str(key) for key in defaults]
+    for key in map(str, cfg):
+        if key not in known:
+            raise InputError(f"There is no key {key!r}.{_near(key, known)} --cfg job shows them all.")
+    for key in known:
         if key not in cfg and key not in ("callbacks", "logger"):
             raise InputError(f"A run needs {key}: take ~{key} out of the command.")
     for key, default in leaves(OmegaConf.to_container(defaults)):
-        if any(re.fullmatch(pattern, key) for pattern in _RULES):
-            if key not in values:
-                raise InputError(f"A run needs {key}: take ~{key} out of the command.")
-        elif key in values:
-            _check_type(key, values[key], default)
+        has_rule = any(re.fullmatch(pattern, key) for pattern in _RULES)
+        if key in values:
+            if not has_rule:
+                _check_type(key, values[key], default)
+        elif node := next((parent for parent in values if key.startswith(f"{parent}.")), None):
+            if values[node] is not None or not node.startswith(("callbacks.", "logger.")):  # null leaves one of these out
+                raise InputError(f"{node} holds keys, such as {key}: it cannot be {_typed(values[node])}.")
+        elif has_rule:
+            raise InputError(f"A run needs {key}: take ~{key} out of the command.")
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,7 +95,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, ConfigCompositionException):
         return _composition_sentence(error, text)
     if isinstance(error, OverrideParseException):
-        return f"Cannot read {error.override!r}: expected KEY=VALUE, in quotes where it holds spaces, brackets or braces."
+        return f"Cannot read {error.override!r}: expected KEY=VALUE, quoted where it holds spaces, brackets or braces."
     if isinstance(error, OSError):
         return f"{error.strerror}: {error.filename}." if error.filename else f"{text}."
     if isinstance(error, InterpolationResolutionError):
@@ -187,7 +192,8 @@ def _integer(low: int, high: float = math.inf, *, other: tuple[Any, ...] = ()) -
         return value in other or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high)
 
     names = "".join(f", or {_typed(value)}" for value in other)
-    return accepts, (f"a whole number of at least {low}" if high == math.inf else f"a whole number, {low} to {high}") + names
+    span = f"a whole number of at least {low}" if high == math.inf else f"a whole number from {low} to {high}"
+    return accepts, span + names
 
 
 def _one_of(*options: str) -> "Rule":

@@ -48,5 +48,5 @@ def worst_mistakes(
         axes.set_axis_off()
     for axes, i in zip(figure.axes, order, strict=False):
         axes.imshow(images[i].permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(f"{classes[guesses[i]]}, not {classes[labels[i]]}", fontsize=8)
+        axes.set_title(f"{classes[int(guesses[i])]}, not {classes[int(labels[i])]}", fontsize=8)
     return figure

@@ -63,10 +63,11 @@ def train(cfg: DictConfig) -> Result:
         watched=watched,
         hparams=dict(leaves(plain_config)),
     )
+    classifier.optimizer_and_schedule(total_steps=1000, max_epochs=cfg.trainer.max_epochs)  # refuses bad settings now
     trainer = build(
         cfg.trainer,
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        logger=[build(logger) for logger in (cfg.logger or {}).values()],
+        logger=[build(logger) for logger in (cfg.get("logger") or {}).values() if logger],
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
         default_root_dir=cfg.folder,
     )
@@ -116,7 +117,7 @@ def build(node: Any, **arguments: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, InputError):
             raise cause from None
-        message = str(cause or error).splitlines()[0]
+        message = " ".join(str(cause or error).split()).rstrip(".")
         raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
 
 
@@ -135,7 +136,8 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     else:
         _test(trainer, classifier, data, "test")  # for the pictures; the figures are the watched ones
     for logger in trainer.loggers:
-        logger.log_hyperparams(classifier.hparams, _final_metrics(result.final))  # type: ignore[call-arg]
+        if isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
 
     checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     if data.validation != 0 and checkpoints:
@@ -214,7 +216,9 @@ def _check_last_batch(net: torch.nn.Module, data: ImageData) -> None:
 
 def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
     """Without a validation split there is no best checkpoint to keep; other callbacks cannot do without one."""
-    nodes = dict(cfg.callbacks or {})
+    nodes = {name: node for name, node in (cfg.get("callbacks") or {}).items() if node}
+    if not any((cfg.get("logger") or {}).values()):
+        nodes.pop("learning_rate", None)  # it has nowhere to write to
     if cfg.data.validation == 0:
         nodes.pop("best", None)
         for name, node in nodes.items():

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,7 +24,8 @@ class ImageData(pl.LightningDataModule):
     """Batches of (images (n, c, h, w) in [0, 1], labels (n,)), augmented in training, on the batch's device.
 
     `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
-    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch. `root` is there for the source's config to refer to.
+    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch. `root`
+    is there for the source's config to refer to.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class ImageData(pl.LightningDataModule):
             )
         # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it.
         images = _Images(self.train)
-        sampler = DistributedSampler(images, num_replicas=world, rank=rank, seed=self.seed)
+        sampler: DistributedSampler[Any] = DistributedSampler(images, num_replicas=world, rank=rank, seed=self.seed)
         return _loader(images, BatchSampler(sampler, self.batch_size // world, drop_last=False))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -149,5 +151,5 @@ def _loader(images: _Images, batches: BatchSampler | EvaluationBatches) -> DataL
     return DataLoader(images, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
