@@ -1,4 +1,4 @@
-.PHONY: train test lint clean
+.PHONY: train test lint bench profile clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,5 +21,20 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# TensorFlow apart from what it is compared with: TensorBoard loads it where it finds it.
+.venv-bench/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet --editable '.[bench]'
+	touch $@
+
+bench: .venv/installed .venv-bench/installed
+	$(BIN)/python benchmarks/bench.py --keras-python .venv-bench/bin/python $(ARGS)
+	$(BIN)/python benchmarks/table.py
+
+MODEL ?= mnist_sep
+profile: .venv/installed
+	$(BIN)/python benchmarks/step_profile.py $(MODEL) $(ARGS)
+
 clean:
-	rm -rf .venv runs build src/*.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv .venv-bench runs build src/*.egg-info .pytest_cache .ruff_cache .mypy_cache

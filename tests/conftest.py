@@ -1,19 +1,27 @@
-"""What the tests of whole runs share: one thread, and configs composed as a command composes them."""
+"""What the tests of whole runs share: one thread, configs composed as a command composes them, made-up data."""
 
+import gzip
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: processes that share a machine get in each other's way
 os.environ.setdefault("RUN_ID", "test")
 
+import numpy as np
+import pytest
 import torch
+from damage import CIFAR_NAMES, idx
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parsimony.config import CONF
 
 torch.set_num_threads(1)
+
+RECORDS = 20  # images in each of the made-up CIFAR files
 
 
 def compose_run(folder: Path, *overrides: str) -> DictConfig:
@@ -22,7 +30,32 @@ def compose_run(folder: Path, *overrides: str) -> DictConfig:
         cfg = compose("config", list(overrides), return_hydra_config=True)
     with open_dict(cfg):
         cfg.hydra.runtime.output_dir = str(folder)
-        cfg.hydra.mode = "RUN"
+        cfg.hydra.mode = RunMode.RUN
         HydraConfig.instance().set_config(cfg)
         del cfg["hydra"]
+    OmegaConf.resolve(cfg)  # now: the next call changes what ${hydra:...} means
     return cfg
+
+
+def group_options(group: str) -> Sequence[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def made_up_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data.root with small files of noise in the shapes of MNIST, Fashion-MNIST and, RECORDS a file, CIFAR-10."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for name in ("mnist", "fashion_mnist"):
+        (root / name).mkdir()
+        for split, count in (("train", 100), ("t10k", 20)):
+            images = rng.integers(256, size=(count, 28, 28), dtype=np.uint8)
+            labels = np.arange(count, dtype=np.uint8) % 10
+            (root / name / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+            (root / name / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    (root / "cifar-10-batches-bin").mkdir()
+    for name in CIFAR_NAMES:
+        rows = rng.integers(256, size=(RECORDS, 1 + 3072), dtype=np.uint8)
+        rows[:, 0] = np.arange(RECORDS) % 10
+        (root / "cifar-10-batches-bin" / name).write_bytes(rows.tobytes())
+    return root

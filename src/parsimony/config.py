@@ -97,7 +97,7 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, OverrideParseException):
         return f"Cannot read {error.override!r}: expected KEY=VALUE, quoted where it holds spaces, brackets or braces."
     if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}." if error.filename else f"{text}."
+        return f"{error.strerror or text}{f': {error.filename}' if error.filename else ''}."
     if isinstance(error, InterpolationResolutionError):
         return f"The config does not resolve: {str(error).splitlines()[0]}."
     if text.startswith("Config group override must be"):  # Hydra's bare ValueError

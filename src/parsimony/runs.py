@@ -118,8 +118,11 @@ def refusal_recorded(cfg: DictConfig) -> Iterator[None]:
 def replace_file(path: Path, text: str) -> None:
     """Writes beside `path` and renames, so that a reader sees the old file or the new one, never half of one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.replace(path)
+    try:
+        beside.write_text(text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)  # a full disk leaves it there, empty
 
 
 def versions() -> dict[str, str]:

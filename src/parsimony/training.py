@@ -100,6 +100,7 @@ def train(cfg: DictConfig) -> Result:
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
         result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+        result.history, result.epochs = classifier.history, len(classifier.history)
         raise
     finally:
         if trainer.is_global_zero:

@@ -125,7 +125,7 @@ def _block(
     if norm and norm_first:
         layers["norm"] = norm
     if activation:
-        layers["relu"] = nn.ReLU()
+        layers["relu"] = nn.ReLU(inplace=True)  # what it overwrites no gradient needs
     if norm and not norm_first:
         layers["norm"] = norm
     if dropout:

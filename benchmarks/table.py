@@ -1,0 +1,74 @@
+"""Writes the table of README.md from results/*.json: `python benchmarks/table.py`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+BEGIN, END = "<!-- begin: written by table.py -->", "<!-- end -->"
+
+
+def render(results: list[dict[str, Any]]) -> str:
+    """Markdown: where the figures were measured, then a row a network."""
+    if not results:
+        return "Nothing measured yet."
+    places: dict[str, list[str]] = {}
+    for result in results:
+        places.setdefault(_place(result), []).append(result["network"])
+    lines = []
+    for place, networks in places.items():
+        lines += [f"{', '.join(networks)}: {place}" if len(places) > 1 else place, ""]
+    lines += [
+        "| network | batch | data | images/s | share of limit | against Keras + TensorFlow | against bare loop "
+        "| against stock way | peak MB: ours, Keras, bare, stock |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    return "\n".join(lines + [_row(result) for result in results])
+
+
+def updated(readme: str, results: list[dict[str, Any]]) -> str:
+    """The README with its table written anew."""
+    before, _, rest = readme.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{render(results)}\n{END}{after}"
+
+
+def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _place(result: dict[str, Any]) -> str:
+    limits = ", ".join(f"{limit:,.0f} GFLOP/s in {kind}" for kind, limit in result["matmul_gflops"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        f"{result['machine']}, {result['threads']} threads, {result['date']}, medians of {result['rounds']} runs "
+        f"(min to max); matrix products: {limits}; {versions}."
+    )
+
+
+def _row(result: dict[str, Any]) -> str:
+    ours = result["contenders"]["ours"]
+    shares = ", ".join(f"{100 * share:.0f} % {kind}" for kind, share in ours["share_of_limit"].items())
+    peaks = [result["contenders"].get(name, {}).get("peak_mb") for name in ("ours", "keras", "bare", "stock")]
+    cells = [
+        f"`{result['network']}`",
+        str(result["batch"]),
+        f"{result['images_per_slice']:,} of {result['data']}",
+        _spread(ours["images_per_second"], ",.0f"),
+        shares,
+        *(_spread(result["ratios"].get(name), ".2f", "x") for name in ("keras", "bare", "stock")),
+        ", ".join(f"{peak:,}" if peak else "-" for peak in peaks),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(values: dict[str, Any] | None, form: str, unit: str = "") -> str:
+    if values is None:
+        return "-"
+    return f"{values['median']:{form}}{unit} ({values['min']:{form}} to {values['max']:{form}})"
+
+
+if __name__ == "__main__":
+    path = HERE / "README.md"
+    path.write_text(updated(path.read_text(), read()))

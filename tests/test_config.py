@@ -1,0 +1,262 @@
+"""What a user types: it composes into what was meant, or is answered with one sentence that says what to type."""
+
+import re
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+from conftest import compose_run, group_options
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from parsimony.config import check, one_sentence_errors, sentence
+from parsimony.errors import InputError
+from parsimony.runs import refusal_recorded
+
+GROUPS = ("augment", "callbacks", "data", "engine", "logger", "model", "optimizer", "scheduler", "trainer")
+CIFAR = ("cifar_base", "cifar_sep")
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    def run(*overrides: str) -> DictConfig:
+        cfg = compose_run(tmp_path / "run", *overrides)
+        check(cfg)
+        return cfg
+
+    return run
+
+
+@pytest.fixture
+def refusal(run, monkeypatch: pytest.MonkeyPatch):
+    """What the command answers, once it has made sure that the command is refused."""
+
+    def refusal(*overrides: str) -> str:
+        monkeypatch.setattr("sys.argv", ["train.py", *overrides])
+        with pytest.raises(Exception) as caught:  # noqa: PT011 (which one does not matter: a user sees the sentence)
+            run(*overrides)
+        text = sentence(caught.value)
+        assert text is not None, f"a bug's traceback: {caught.value!r}"
+        assert "\n" not in text
+        return text
+
+    return refusal
+
+
+@pytest.mark.parametrize(
+    ("override", "near"),
+    [
+        ("model=mnist_spe", "mnist_sep"),
+        ("data=mnits", "mnist"),
+        ("optimizer=adm", "adam"),
+        ("trainer=ddp_gpu", "ddp_cpu"),
+        ("callbacks=[default,emma]", "ema"),
+        ("modle=mnist_sep", "model"),
+        ("+modle=mnist_sep", "model"),
+        ("optimizer.lrr=0.1", "optimizer.lr"),
+        ("lr=0.1", "optimizer.lr"),
+        ("momentun=0.9 optimizer=sgd", "optimizer.momentum"),
+        ("dropout=0.1", "model.dropout"),
+        ("batch_size=32", "data.batch_size"),
+        ("trainer.epochs=3", "trainer.max_epochs"),
+        ("model.dropout_dense=0.1 model=mnist_sep", "model.dropout"),
+        ("budget.params=9", "budget.parameters"),
+        ("data.validaton=0", "data.validation"),
+        ("sede=1", "seed"),
+    ],
+)
+def test_near_misses_are_named(override: str, near: str, refusal) -> None:
+    text = refusal(*override.split())
+    assert text.startswith("There is no ")
+    assert re.search(rf"Did you mean .*\b{re.escape(near)}\b.*\?", text)
+
+
+def test_an_unknown_option_lists_those_there_are(refusal) -> None:
+    assert refusal("augment=zzz").endswith(f"Options: {', '.join(group_options('augment'))}.")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("+foo=1", "no key 'foo'"),
+        ("optimizer.lr=-1", "above 0, not -1"),
+        ("optimizer.lr=0", "above 0, not 0"),
+        ("optimizer.lr=nan", "above 0, not nan"),
+        ("optimizer.lr=inf", "above 0, not inf"),
+        ("optimizer.lr=fast", "a number above 0, not fast"),
+        ("optimizer.lr=true", "a number above 0, not true"),
+        ("optimizer.lr=null", "a number above 0, not null"),
+        ("optimizer.lr=", "a number above 0, not an empty text"),
+        ("optimizer.lr=[0.1]", "a number above 0"),
+        ("optimizer=muon optimizer.adamw_lr=-1", "above 0, or null, not -1"),
+        ("optimizer.weight_decay=-0.1", "at least 0"),
+        ("optimizer=sgd optimizer.momentum=1", "from 0 to below 1"),
+        ("optimizer=sgd optimizer.nesterov=maybe", "true or false"),
+        ("optimizer.betas=0.9", "a list"),
+        ("model.dropout=1.5", "from 0 to below 1, not 1.5"),
+        ("model.dropout=1", "from 0 to below 1"),
+        ("model.dropout=-0.1", "from 0 to below 1"),
+        ("model=cifar_sep model.dropout_dense=2", "model.dropout_dense takes a number from 0"),
+        ("label_smoothing=1", "from 0 to below 1"),
+        ("data.batch_size=0", "at least 1"),
+        ("data.batch_size=12.5", "whole number"),
+        ("data.validation=-1", "at least 0, or test"),
+        ("data.validation=tset", "at least 0, or test, not tset"),
+        ("data.validation=true", "at least 0, or test"),
+        ("trainer.max_epochs=0", "at least 1"),
+        ("trainer.max_epochs=-1", "at least 1"),
+        ("trainer.max_epochs=1e3", "whole number"),
+        ("trainer.max_epochs=null", "at least 1, not null"),
+        ("trainer.accelerator=gpuu", "one of auto, cpu, gpu"),
+        ("trainer.sync_batchnorm=foo", "true or false"),
+        ("trainer.log_every_n_steps=0", "at least 1"),
+        ("trainer.gradient_clip_val=-1", "at least 0, or null"),
+        ("seed=-1", "from 0 to 4294967295"),
+        ("seed=1.5", "whole number"),
+        ("budget.parameters=0", "at least 1, or null"),
+        ("budget.epochs=many", "at least 1, or null"),
+        ("engine.threads=10000", "whole number"),
+        ("engine.dropout=slow", "one of fast, torch"),
+        ("scheduler=step scheduler.gamma=foo", "a number, 0.1 by default, not foo"),
+        ("name=null", "a text"),
+        ("data.source=null", "data.source holds keys"),
+        ("budget=5", "budget holds keys"),
+        ("~seed", "A run needs seed"),
+        ("~optimizer.lr", "A run needs optimizer.lr"),
+        ("optimizer=null", "never null"),
+        ("seed=${foo}", "'foo' not found"),
+    ],
+)
+def test_values_of_the_wrong_type_or_out_of_range(override: str, expected: str, refusal) -> None:
+    assert expected in refusal(*override.split())
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.lr=1e-3", "data.validation=0", "data.validation=test", "seed=4294967295",
+                 "trainer.gradient_clip_val=1", "engine.threads=1", "budget.epochs=20", "trainer.devices=1",
+                 "callbacks.pictures=null", "~callbacks.pictures", "callbacks=[]", "logger=[]",
+                 "+optimizer.amsgrad=true", "+trainer.limit_train_batches=3", "optimizer.betas=[0.8,0.99]"]
+)  # fmt: skip
+def test_good_values_pass(override: str, run) -> None:
+    run(override)
+
+
+@pytest.mark.parametrize("override", ["model.dropout=0,0.1", "model=mnist_sep,mnist_wide", "seed=range(3)"])
+def test_a_sweep_without_m(override: str, refusal) -> None:
+    text = refusal(override)
+    assert override in text
+    assert "add -m" in text
+
+
+@pytest.mark.parametrize("override", ["foo", "", "model.dropout=[0.1", "seed=${", "optimizer.lr=0.1 seed=1"])
+def test_what_is_no_override_at_all(override: str, refusal) -> None:
+    text = refusal(override)
+    assert repr(override) in text
+    assert "KEY=VALUE" in text
+
+
+@pytest.mark.parametrize("i", range(max(len(group_options(group)) for group in GROUPS)))
+def test_every_option_composes_and_instantiates(i: int, run, made_up_data: Path) -> None:
+    """As many configs as the largest group has options; the other groups go round."""
+    choices = {group: group_options(group)[i % len(group_options(group))] for group in GROUPS}
+    cfg = run(*(f"{group}={option}" for group, option in choices.items()), f"data.root={made_up_data}")
+    trainer = cfg.pop("trainer")
+    if "gpu" not in choices["trainer"] and choices["trainer"] != "ddp":
+        trainer.devices = 1
+        instantiate(trainer, logger=False)
+    data = instantiate(cfg.data, augment=instantiate(cfg.augment), seed=0, _convert_="all")
+    assert len(data.source.classes) == 10
+    net = instantiate(cfg.model)
+    optimizer = instantiate(cfg.optimizer, _convert_="all")(net.parameters())
+    schedule = instantiate(cfg.scheduler, _convert_="all")(optimizer, total_steps=100, max_epochs=10)
+    assert schedule is None or schedule["interval"] in ("step", "epoch")
+    instantiate(cfg.engine)
+    for callback in cfg.callbacks.values():
+        instantiate(callback)
+    for logger in cfg.logger.values():
+        instantiate(logger)
+
+
+def test_every_option_is_covered_and_every_group_is_listed() -> None:
+    from parsimony.config import CONF
+
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "sweep"} == set(GROUPS)
+
+
+@pytest.mark.parametrize("model", group_options("model"))
+def test_a_network_chooses_its_data(model: str, run) -> None:
+    cfg = run(f"model={model}")
+    assert cfg.data.source.name == ("cifar10" if model in CIFAR else "mnist")
+    assert cfg.augment.flip == ("random" if model in CIFAR else "none")
+    assert cfg.name == model
+
+
+@pytest.mark.parametrize("order", [("model=cifar_sep", "data=digits"), ("data=digits", "model=cifar_sep")])
+def test_an_override_wins_over_what_the_network_chooses(order: tuple[str, str], run) -> None:
+    cfg = run(*order, "augment=none")
+    assert cfg.data.source._target_.endswith("Digits")
+    assert cfg.augment.flip == "none"
+    assert (cfg.data.batch_size, cfg.data.validation) == (32, 200)
+
+
+def test_typed_keys_reach_the_config(run) -> None:
+    cfg = run("model.dropout=0.07", "optimizer.lr=0.01", "data.batch_size=64", "trainer.max_epochs=3", "seed=5")
+    values = (cfg.model.dropout, cfg.optimizer.lr, cfg.data.batch_size, cfg.trainer.max_epochs, cfg.seed)
+    assert values == (0.07, 0.01, 64, 3, 5)
+
+
+@pytest.mark.parametrize(("validation", "monitor"), [("100", "val/accuracy"), ("test", "watched_test/accuracy")])
+def test_a_watched_test_set_is_not_called_validation(validation: str, monitor: str, run) -> None:
+    cfg = run(f"data.validation={validation}", "callbacks=[default,early_stopping]")
+    assert cfg.callbacks.best.monitor == cfg.callbacks.early_stopping.monitor == monitor
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "mnist_sep" / "now"
+    cfg = compose_run(folder, "optimizer.lr=-1")
+    folder.mkdir(parents=True)
+    with pytest.raises(InputError), refusal_recorded(cfg):
+        check(cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_run_keeps_what_it_did_not_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = compose_run(tmp_path / "runs", "optimizer.lr=-1")
+    (tmp_path / "runs" / "other").mkdir(parents=True)
+    with pytest.raises(InputError), refusal_recorded(cfg):
+        check(cfg)
+    assert (tmp_path / "runs" / "other").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (InputError("Too many."), "error: Too many."),
+        (PermissionError(13, "Permission denied", "/a/b"), "error: Permission denied: /a/b."),
+        (OSError(28, "No space left on device"), "error: No space left on device."),
+    ],
+)
+def test_what_is_not_a_bug_ends_in_one_sentence(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("PARSIMONY_ONE_SENTENCE", "")  # so that it is gone after the test
+    with pytest.raises(SystemExit) as caught, one_sentence_errors():
+        raise error
+    assert caught.value.code == text
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setenv("PARSIMONY_ONE_SENTENCE", "")
+    with pytest.raises(ValueError, match="a bug"), one_sentence_errors():
+        raise ValueError("a bug")
+
+
+def test_hydra_full_error_keeps_every_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv("PARSIMONY_ONE_SENTENCE", raising=False)
+    with pytest.raises(InputError), one_sentence_errors():
+        raise InputError("bad")
