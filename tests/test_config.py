@@ -1,7 +1,6 @@
 """What a user types: it composes into what was meant, or is answered with one sentence that says what to type."""
 
 import re
-from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,11 @@ from conftest import compose_run, group_options
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from parsimony.config import check, one_sentence_errors, sentence
+from parsimony.config import CONF, check, one_sentence_errors, sentence
 from parsimony.errors import InputError
 from parsimony.runs import refusal_recorded
 
 GROUPS = ("augment", "callbacks", "data", "engine", "logger", "model", "optimizer", "scheduler", "trainer")
-CIFAR = ("cifar_base", "cifar_sep")
 
 
 @pytest.fixture
@@ -48,21 +46,15 @@ def refusal(run, monkeypatch: pytest.MonkeyPatch):
     [
         ("model=mnist_spe", "mnist_sep"),
         ("data=mnits", "mnist"),
-        ("optimizer=adm", "adam"),
-        ("trainer=ddp_gpu", "ddp_cpu"),
         ("callbacks=[default,emma]", "ema"),
         ("modle=mnist_sep", "model"),
-        ("+modle=mnist_sep", "model"),
         ("optimizer.lrr=0.1", "optimizer.lr"),
         ("lr=0.1", "optimizer.lr"),
         ("momentun=0.9 optimizer=sgd", "optimizer.momentum"),
         ("dropout=0.1", "model.dropout"),
-        ("batch_size=32", "data.batch_size"),
         ("trainer.epochs=3", "trainer.max_epochs"),
         ("model.dropout_dense=0.1 model=mnist_sep", "model.dropout"),
         ("budget.params=9", "budget.parameters"),
-        ("data.validaton=0", "data.validation"),
-        ("sede=1", "seed"),
     ],
 )
 def test_near_misses_are_named(override: str, near: str, refusal) -> None:
@@ -82,39 +74,23 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("optimizer.lr=-1", "above 0, not -1"),
         ("optimizer.lr=0", "above 0, not 0"),
         ("optimizer.lr=nan", "above 0, not nan"),
-        ("optimizer.lr=inf", "above 0, not inf"),
         ("optimizer.lr=fast", "a number above 0, not fast"),
-        ("optimizer.lr=true", "a number above 0, not true"),
         ("optimizer.lr=null", "a number above 0, not null"),
-        ("optimizer.lr=", "a number above 0, not an empty text"),
-        ("optimizer.lr=[0.1]", "a number above 0"),
         ("optimizer=muon optimizer.adamw_lr=-1", "above 0, or null, not -1"),
-        ("optimizer.weight_decay=-0.1", "at least 0"),
-        ("optimizer=sgd optimizer.momentum=1", "from 0 to below 1"),
         ("optimizer=sgd optimizer.nesterov=maybe", "true or false"),
         ("optimizer.betas=0.9", "a list"),
         ("model.dropout=1.5", "from 0 to below 1, not 1.5"),
-        ("model.dropout=1", "from 0 to below 1"),
-        ("model.dropout=-0.1", "from 0 to below 1"),
         ("model=cifar_sep model.dropout_dense=2", "model.dropout_dense takes a number from 0"),
         ("label_smoothing=1", "from 0 to below 1"),
         ("data.batch_size=0", "at least 1"),
-        ("data.batch_size=12.5", "whole number"),
         ("data.validation=-1", "at least 0, or test"),
         ("data.validation=tset", "at least 0, or test, not tset"),
-        ("data.validation=true", "at least 0, or test"),
         ("trainer.max_epochs=0", "at least 1"),
-        ("trainer.max_epochs=-1", "at least 1"),
         ("trainer.max_epochs=1e3", "whole number"),
-        ("trainer.max_epochs=null", "at least 1, not null"),
         ("trainer.accelerator=gpuu", "one of auto, cpu, gpu"),
-        ("trainer.sync_batchnorm=foo", "true or false"),
-        ("trainer.log_every_n_steps=0", "at least 1"),
         ("trainer.gradient_clip_val=-1", "at least 0, or null"),
         ("seed=-1", "from 0 to 4294967295"),
-        ("seed=1.5", "whole number"),
         ("budget.parameters=0", "at least 1, or null"),
-        ("budget.epochs=many", "at least 1, or null"),
         ("engine.threads=10000", "whole number"),
         ("engine.dropout=slow", "one of fast, torch"),
         ("scheduler=step scheduler.gamma=foo", "a number, 0.1 by default, not foo"),
@@ -132,13 +108,16 @@ def test_values_of_the_wrong_type_or_out_of_range(override: str, expected: str, 
 
 
 @pytest.mark.parametrize(
-    "override", ["optimizer.lr=1e-3", "data.validation=0", "data.validation=test", "seed=4294967295",
-                 "trainer.gradient_clip_val=1", "engine.threads=1", "budget.epochs=20", "trainer.devices=1",
-                 "callbacks.pictures=null", "~callbacks.pictures", "callbacks=[]", "logger=[]",
-                 "+optimizer.amsgrad=true", "+trainer.limit_train_batches=3", "optimizer.betas=[0.8,0.99]"]
-)  # fmt: skip
-def test_good_values_pass(override: str, run) -> None:
-    run(override)
+    "overrides",
+    [
+        "optimizer.lr=1e-3 data.validation=0 seed=4294967295 trainer.gradient_clip_val=1 engine.threads=1 logger=[]",
+        "data.validation=test budget.epochs=20 callbacks.pictures=null +trainer.limit_train_batches=3",
+        "~callbacks.pictures +optimizer.amsgrad=true optimizer.betas=[0.8,0.99]",
+        "callbacks=[] optimizer=muon optimizer.adjust_lr_fn=null",
+    ],
+)
+def test_good_values_pass(overrides: str, run) -> None:
+    run(*overrides.split())
 
 
 @pytest.mark.parametrize("override", ["model.dropout=0,0.1", "model=mnist_sep,mnist_wide", "seed=range(3)"])
@@ -160,10 +139,8 @@ def test_every_option_composes_and_instantiates(i: int, run, made_up_data: Path)
     """As many configs as the largest group has options; the other groups go round."""
     choices = {group: group_options(group)[i % len(group_options(group))] for group in GROUPS}
     cfg = run(*(f"{group}={option}" for group, option in choices.items()), f"data.root={made_up_data}")
-    trainer = cfg.pop("trainer")
-    if "gpu" not in choices["trainer"] and choices["trainer"] != "ddp":
-        trainer.devices = 1
-        instantiate(trainer, logger=False)
+    if choices["trainer"] not in ("gpu", "ddp"):  # these two need a GPU
+        instantiate(cfg.trainer, logger=False)
     data = instantiate(cfg.data, augment=instantiate(cfg.augment), seed=0, _convert_="all")
     assert len(data.source.classes) == 10
     net = instantiate(cfg.model)
@@ -178,17 +155,15 @@ def test_every_option_composes_and_instantiates(i: int, run, made_up_data: Path)
 
 
 def test_every_option_is_covered_and_every_group_is_listed() -> None:
-    from parsimony.config import CONF
-
     assert {path.name for path in CONF.iterdir() if path.is_dir()} - {"experiment", "sweep"} == set(GROUPS)
 
 
-@pytest.mark.parametrize("model", group_options("model"))
-def test_a_network_chooses_its_data(model: str, run) -> None:
+@pytest.mark.parametrize(
+    ("model", "data", "flip"), [("mnist_wide", "mnist", "none"), ("cifar_sep", "cifar10", "random")]
+)
+def test_a_network_chooses_its_data(model: str, data: str, flip: str, run) -> None:
     cfg = run(f"model={model}")
-    assert cfg.data.source.name == ("cifar10" if model in CIFAR else "mnist")
-    assert cfg.augment.flip == ("random" if model in CIFAR else "none")
-    assert cfg.name == model
+    assert (cfg.data.source.name, cfg.augment.flip, cfg.name) == (data, flip, model)
 
 
 @pytest.mark.parametrize("order", [("model=cifar_sep", "data=digits"), ("data=digits", "model=cifar_sep")])
@@ -238,9 +213,7 @@ def test_a_refused_run_keeps_what_it_did_not_make(tmp_path: Path, monkeypatch: p
         (OSError(28, "No space left on device"), "error: No space left on device."),
     ],
 )
-def test_what_is_not_a_bug_ends_in_one_sentence(
-    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_a_bug_ends_in_one_sentence(error: Exception, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     monkeypatch.setenv("PARSIMONY_ONE_SENTENCE", "")  # so that it is gone after the test
     with pytest.raises(SystemExit) as caught, one_sentence_errors():

@@ -64,7 +64,7 @@ class Classifier(pl.LightningModule):
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_train_epoch_start(self) -> None:
-        self.totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct answers, images
+        self.totals = torch.zeros(3, device=self.device)  # loss, correct answers, images
         self.seconds = 0.0
         self.started = time.perf_counter()
 
@@ -75,7 +75,7 @@ class Classifier(pl.LightningModule):
         # Summed here rather than in torchmetrics: its bookkeeping costs more than these networks' smallest layers.
         with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
-            self.totals += torch.stack([loss * len(labels), correct, correct.new_tensor(len(labels))])
+            self.totals += torch.stack([loss * len(labels), correct, torch.full_like(loss, len(labels))])
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step(loss, correct, len(labels))
         return loss

@@ -57,7 +57,8 @@ def check(cfg: DictConfig) -> None:
             if not has_rule:
                 _check_type(key, values[key], default)
         elif node := next((parent for parent in values if key.startswith(f"{parent}.")), None):
-            if values[node] is not None or not node.startswith(("callbacks.", "logger.")):  # null leaves one of these out
+            left_out = values[node] is None and node.startswith(("callbacks.", "logger."))
+            if not left_out:
                 raise InputError(f"{node} holds keys, such as {key}: it cannot be {_typed(values[node])}.")
         elif has_rule:
             raise InputError(f"A run needs {key}: take ~{key} out of the command.")
@@ -129,11 +130,11 @@ def _near(word: str, known: Sequence[str]) -> str:
     last = word.rpartition(".")[2]
     last_parts = {key.rpartition(".")[2]: key for key in known}
     near = (
-        [key for key in known if key.rpartition(".")[2] == last]
-        or get_close_matches(word, known, n=3, cutoff=0.6)
-        or [last_parts[part] for part in get_close_matches(last, last_parts, n=3, cutoff=0.6)]
+        get_close_matches(word, known, cutoff=0.8) + [key for key in known if key.rpartition(".")[2] == last]
+        or get_close_matches(word, known)
+        or [last_parts[part] for part in get_close_matches(last, last_parts)]
     )
-    return f" Did you mean {' or '.join(near[:3])}?" if near else ""
+    return f" Did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
 
 
 def _groups() -> list[str]:

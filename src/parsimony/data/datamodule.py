@@ -79,7 +79,7 @@ class ImageData(pl.LightningDataModule):
                 f"take a multiple of {world}."
             )
         # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it.
-        images = _Images(self.train)
+        images = self._on_device(self.train)
         sampler: DistributedSampler[Any] = DistributedSampler(images, num_replicas=world, rank=rank, seed=self.seed)
         return _loader(images, BatchSampler(sampler, self.batch_size // world, drop_last=False))
 
@@ -91,7 +91,12 @@ class ImageData(pl.LightningDataModule):
         return self._evaluation(self.images.test)
 
     def _evaluation(self, split: Split) -> DataLoader[Batch]:
-        return _loader(_Images(split), EvaluationBatches(len(split.labels), *self._processes()))
+        return _loader(self._on_device(split), EvaluationBatches(len(split.labels), *self._processes()))
+
+    def _on_device(self, split: Split) -> "_Images":
+        """The whole split where the training is, so that a GPU indexes its own memory and waits for no copy."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return _Images(Split(split.images.to(device), split.labels.to(device)))
 
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
@@ -129,7 +134,7 @@ class _Images(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """(images uint8, labels, indices): the whole batch in one indexing."""
-        index = torch.tensor(indices)
+        index = torch.tensor(indices).to(self.split.images.device, non_blocking=True)
         return self.split.images[index], self.split.labels[index], index
 
 
