@@ -1,11 +1,18 @@
-"""Writes the table of README.md from results/*.json: `python benchmarks/table.py`."""
+"""Writes the tables of README.md from committed results: `python benchmarks/table.py`."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
+from parsimony.runs import Result
+
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+ENGINES = {
+    "fast": HERE.parent / "results" / "reproduce" / "mnist_narrow",
+    "plain": HERE.parent / "results" / "engine_plain" / "mnist_narrow",
+}
 BEGIN, END = "<!-- begin: written by table.py -->", "<!-- end -->"
 
 
@@ -27,11 +34,35 @@ def render(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines + [_row(result) for result in results])
 
 
-def updated(readme: str, results: list[dict[str, Any]]) -> str:
-    """The README with its table written anew."""
-    before, _, rest = readme.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{render(results)}\n{END}{after}"
+def render_accuracy(engines: dict[str, list[Result]]) -> str:
+    """Markdown: a row an engine, of `mnist_narrow`'s published recipe at its final epoch."""
+    lines = ["| engine | test accuracy at the final epoch | seeds | each |", "|---|--:|--:|---|"]
+    means = {}
+    for engine, results in engines.items():
+        accuracies = [100 * result.final.test["accuracy"] for result in results if result.final and result.final.test]
+        if len(accuracies) < 2:
+            return "Not measured yet."
+        means[engine] = statistics.mean(accuracies)
+        each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+        spread = f"{means[engine]:.3f} % (sd {statistics.stdev(accuracies):.3f})"
+        lines.append(f"| `{engine}` | {spread} | {len(accuracies)} | {each} |")
+    return "\n".join([*lines, "", f"The means differ by {means['fast'] - means['plain']:+.3f} points (fast - plain)."])
+
+
+def updated(readme: str, *tables: str) -> str:
+    """The README with its tables, in order, written anew."""
+    parts = readme.split(BEGIN)
+    assert len(parts) == len(tables) + 1, "a table and its place in README.md belong together"
+    rest = (f"{BEGIN}\n{table}\n{END}{part.partition(END)[2]}" for table, part in zip(tables, parts[1:], strict=True))
+    return "".join([parts[0], *rest])
+
+
+def tables() -> tuple[str, str]:
+    return render(read()), render_accuracy({engine: read_runs(folder) for engine, folder in ENGINES.items()})
+
+
+def read_runs(folder: Path) -> list[Result]:
+    return [Result.read(path) for path in sorted(folder.glob("seed-*.json"))]
 
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -71,4 +102,4 @@ def _spread(values: dict[str, Any] | None, form: str, unit: str = "") -> str:
 
 if __name__ == "__main__":
     path = HERE / "README.md"
-    path.write_text(updated(path.read_text(), read()))
+    path.write_text(updated(path.read_text(), *tables()))

@@ -67,12 +67,12 @@ def test_every_network_has_a_batch() -> None:
 def test_the_readmes_table_is_that_of_the_results() -> None:
     readme = (table.HERE / "README.md").read_text()
     assert table.BEGIN in readme
-    assert readme == table.updated(readme, table.read()), "run python benchmarks/table.py"
+    assert readme == table.updated(readme, *table.tables()), "run python benchmarks/table.py"
 
 
 def test_a_table_shows_the_figures_and_where_they_are_from(results: Path) -> None:
     (result,) = table.read(results)
-    text = table.updated(f"# Head\n{table.BEGIN}\nold\n{table.END}\nfoot\n", [result])
+    text = table.updated(f"# Head\n{table.BEGIN}\nold\n{table.END}\nfoot\n", table.render([result]))
     assert text.startswith("# Head\n")
     assert text.endswith("\nfoot\n")
     assert "old" not in text

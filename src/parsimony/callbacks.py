@@ -47,7 +47,7 @@ class Progress(TQDMProgressBar):
 
 
 class Pictures(Callback):
-    """To TensorBoard: the first batch as the network sees it; at the end the confusion matrix and the worst mistakes."""
+    """To TensorBoard: the first batch as the network sees it; at the end the confusion matrix and worst mistakes."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 0 and (writer := _writer(trainer)):
@@ -69,11 +69,11 @@ class Pictures(Callback):
         writer = _writer(trainer)
         if not writer or pl_module.test_tag != "test":
             return
-        labels, guesses, *worst = (torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True))
+        labels, guesses, *worst = [torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True)]
         classes = trainer.datamodule.source.classes  # type: ignore[attr-defined]
         step = trainer.fit_loop.epoch_loop.global_step
         writer.add_figure("confusion_matrix", pictures.confusion_matrix(labels, guesses, classes), step)
-        writer.add_figure("worst_mistakes", pictures.worst_mistakes(*worst, classes, WORST), step)
+        writer.add_figure("worst_mistakes", pictures.worst_mistakes(*worst, classes=classes, count=WORST), step)
 
 
 def _writer(trainer: pl.Trainer) -> SummaryWriter | None:

@@ -213,6 +213,7 @@ _RULES: dict[str, Rule] = {
     r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
     r"data\.batch_size": _integer(1),
+    r"data\.train_images": _integer(1, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
     r"engine\.dropout": _one_of("fast", "torch"),

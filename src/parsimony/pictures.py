@@ -1,5 +1,6 @@
 """Figures of images and of what a network made of them."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,10 +38,10 @@ def confusion_matrix(labels: Tensor, guesses: Tensor, classes: Sequence[str]) ->
 
 
 def worst_mistakes(
-    images: Tensor, labels: Tensor, guesses: Tensor, losses: Tensor, classes: Sequence[str], count: int
+    images: Tensor, labels: Tensor, guesses: Tensor, losses: Tensor, *, classes: Sequence[str], count: int
 ) -> Figure:
     """The `count` wrongly classified images (n, c, h, w) of the greatest loss: "network's answer, not the truth"."""
-    side = -(-int(count**0.5 * 10) // 10)
+    side = math.ceil(math.sqrt(count))
     figure = Figure(figsize=(1.6 * side, 1.75 * side), layout="constrained")
     wrong = (guesses != labels).nonzero().squeeze(1)
     order = wrong[losses[wrong].argsort(descending=True)][:count].tolist()

@@ -44,9 +44,7 @@ def train(cfg: DictConfig) -> Result:
     net = engine.prepare(build(cfg.model))
     data: ImageData = build(cfg.data, augment=build(cfg.augment), seed=cfg.seed)
     summary = _summarize(net, data, cfg)
-    check_budget(
-        summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs
-    )
+    check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     data.prepare_data()
     data.setup()
     assert data.images is not None

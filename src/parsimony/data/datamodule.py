@@ -29,7 +29,14 @@ class ImageData(pl.LightningDataModule):
     """
 
     def __init__(
-        self, source: Source, batch_size: int, validation: int | str, augment: Augment, seed: int, root: str = ""
+        self,
+        source: Source,
+        batch_size: int,
+        validation: int | str,
+        augment: Augment,
+        seed: int,
+        train_images: int | None = None,
+        root: str = "",
     ) -> None:
         super().__init__()
         self.source = source
@@ -37,6 +44,7 @@ class ImageData(pl.LightningDataModule):
         self.validation = validation
         self.augment = augment
         self.seed = seed
+        self.train_images = train_images
         self.images: ImageSet | None = None
 
     def prepare_data(self) -> None:
@@ -48,28 +56,32 @@ class ImageData(pl.LightningDataModule):
             return
         self.augment.check(self.source.shape)
         self.images = self.source.load()
-        self.train, self.watched = self._split(self.images)
+        train = self.images.train
+        self.train, self.watched = self._split(
+            Split(train.images[: self.train_images], train.labels[: self.train_images])
+        )
         if self.batch_size > len(self.train.labels):
             raise InputError(
                 f"data.batch_size={self.batch_size} is larger than the {len(self.train.labels):,} training images of "
                 f"{self.images.name}: take a smaller batch."
             )
 
-    def _split(self, images: ImageSet) -> tuple[Split, Split | None]:
+    def _split(self, train: Split) -> tuple[Split, Split | None]:
+        assert self.images is not None
         if self.validation == "test":
-            return images.train, images.test
+            return train, self.images.test
         if self.validation == 0:
-            return images.train, None
-        total = len(images.train.labels)
+            return train, None
+        total = len(train.labels)
         if int(self.validation) >= total:
             raise InputError(
-                f"data.validation={self.validation} leaves nothing to train on: {images.name} has {total:,} training "
-                "images, take fewer of them."
+                f"data.validation={self.validation} leaves nothing to train on: there are {total:,} training images of "
+                f"{self.images.name}, take fewer of them."
             )
-        held_out = stratified(images.train.labels, int(self.validation))
+        held_out = stratified(train.labels, int(self.validation))
         kept = torch.ones(total, dtype=torch.bool)
         kept[held_out] = False
-        return _take(images.train, kept.nonzero().squeeze(1)), _take(images.train, held_out)
+        return _take(train, kept.nonzero().squeeze(1)), _take(train, held_out)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         world, rank = self._processes()

@@ -1,5 +1,7 @@
 """Networks for 3 x 32 x 32 pictures. Each reads like its table; the comments give the output's height and width."""
 
+from functools import partial
+
 from torch import nn
 
 from parsimony.nets.layers import conv, dense, global_average_pool, separable
@@ -29,16 +31,16 @@ def cifar_base(dropout: float = 0.25, dropout_dense: float = 0.5) -> nn.Sequenti
 
 def cifar_sep(dropout: float = 0.1, dropout_dense: float = 0.25) -> nn.Sequential:
     """92,901 parameters, 82.78 % (seed 3, third task; it does not state its dropout). Norm before ReLU."""
-    block = {"norm_first": True, "dropout": dropout}
+    block = partial(separable, norm_first=True, dropout=dropout)
     return nn.Sequential(
-        separable(3, 64, same=True, **block),  # 32
-        separable(64, 64, **block),  # 30
+        block(3, 64, same=True),  # 32
+        block(64, 64),  # 30
         nn.MaxPool2d(2),  # 15
-        separable(64, 64, same=True, **block),  # 15
-        separable(64, 128, **block),  # 13
+        block(64, 64, same=True),  # 15
+        block(64, 128),  # 13
         nn.MaxPool2d(2),  # 6
-        separable(128, 128, same=True, **block),  # 6
-        separable(128, 128, **block),  # 4
+        block(128, 128, same=True),  # 6
+        block(128, 128),  # 4
         global_average_pool(),
         dense(128, 256, norm=True, norm_first=True, dropout=dropout_dense),
         dense(256, 10, activation=False),

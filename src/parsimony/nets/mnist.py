@@ -1,5 +1,7 @@
 """Networks for 1 x 28 x 28 digits. Each reads like its table; the comments give the output's height and width."""
 
+from functools import partial
+
 from torch import nn
 
 from parsimony.nets.layers import conv, separable
@@ -7,16 +9,16 @@ from parsimony.nets.layers import conv, separable
 
 def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
     """208,970 parameters, 99.13 % (seed 1, first task). Plain and wide: what the small ones are measured against."""
-    plain = {"norm": False, "dropout": dropout}
+    plain = partial(conv, norm=False, dropout=dropout)
     return nn.Sequential(
-        conv(1, 32, **plain),  # 26
-        conv(32, 64, **plain),  # 24
-        conv(64, 128, **plain),  # 22
+        plain(1, 32),  # 26
+        plain(32, 64),  # 24
+        plain(64, 128),  # 22
         nn.MaxPool2d(2),  # 11
-        conv(128, 32, kernel=1, **plain),
-        conv(32, 64, **plain),  # 9
-        conv(64, 128, **plain),  # 7
-        conv(128, 32, kernel=1, **plain),
+        plain(128, 32, kernel=1),
+        plain(32, 64),  # 9
+        plain(64, 128),  # 7
+        plain(128, 32, kernel=1),
         conv(32, 10, kernel=7, norm=False, activation=False),  # 1
         nn.Flatten(),
     )
@@ -24,14 +26,14 @@ def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
 
 def mnist_plain(dropout: float = 0.0) -> nn.Sequential:
     """21,656 parameters, 99.01 % (seed 2, first task)."""
-    plain = {"norm": False, "dropout": dropout}
+    plain = partial(conv, norm=False, dropout=dropout)
     return nn.Sequential(
-        conv(1, 32, **plain),  # 26
-        conv(32, 32, **plain),  # 24
+        plain(1, 32),  # 26
+        plain(32, 32),  # 24
         nn.MaxPool2d(2),  # 12
-        conv(32, 32, **plain),  # 10
+        plain(32, 32),  # 10
         nn.MaxPool2d(2),  # 5
-        conv(32, 10, kernel=1, **plain),
+        plain(32, 10, kernel=1),
         conv(10, 10, kernel=5, norm=False, activation=False),  # 1
         nn.Flatten(),
     )
@@ -103,17 +105,17 @@ def mnist_taper_small(dropout: float = 0.05) -> nn.Sequential:
 
 def mnist_narrow(dropout: float = 0.098, dropout_7x7: float = 0.092) -> nn.Sequential:
     """5,904 parameters, 99.43 % (seed 4, first net). No bias anywhere."""
-    block = {"bias": False, "dropout": dropout}
+    block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
-        conv(1, 8, **block),  # 26
-        conv(8, 8, **block),  # 24
-        conv(8, 8, **block),  # 22
+        block(1, 8),  # 26
+        block(8, 8),  # 24
+        block(8, 8),  # 22
         nn.MaxPool2d(2),  # 11
         conv(8, 8, kernel=1, bias=False, norm=False),
-        conv(8, 10, **block),  # 9
+        block(8, 10),  # 9
         conv(10, 10, bias=False, dropout=dropout_7x7),  # 7
-        conv(10, 10, **block),  # 5
-        conv(10, 10, **block),  # 3
+        block(10, 10),  # 5
+        block(10, 10),  # 3
         conv(10, 10, bias=False, activation=False),  # 1
         nn.Flatten(),
     )
@@ -121,16 +123,16 @@ def mnist_narrow(dropout: float = 0.098, dropout_7x7: float = 0.092) -> nn.Seque
 
 def mnist_narrow_early_pool(dropout: float = 0.1) -> nn.Sequential:
     """6,570 parameters, 99.40 % (seed 4, second net). No bias anywhere."""
-    block = {"bias": False, "dropout": dropout}
+    block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
-        conv(1, 10, **block),  # 26
-        conv(10, 10, **block),  # 24
+        block(1, 10),  # 26
+        block(10, 10),  # 24
         nn.MaxPool2d(2),  # 12
         conv(10, 10, kernel=1, bias=False, norm=False),
-        conv(10, 10, **block),  # 10
-        conv(10, 10, **block),  # 8
-        conv(10, 10, **block),  # 6
-        conv(10, 10, **block),  # 4
+        block(10, 10),  # 10
+        block(10, 10),  # 8
+        block(10, 10),  # 6
+        block(10, 10),  # 4
         conv(10, 10, kernel=4, bias=False, activation=False),  # 1
         nn.Flatten(),
     )
@@ -138,19 +140,19 @@ def mnist_narrow_early_pool(dropout: float = 0.1) -> nn.Sequential:
 
 def mnist_squeeze(dropout: float = 0.2, dropout_first: float = 0.1) -> nn.Sequential:
     """14,568 parameters, 99.40 % (seed 5). A 1x1 convolution squeezes after each of the first three; no bias."""
-    squeeze = {"kernel": 1, "bias": False, "norm": False}
-    block = {"bias": False, "dropout": dropout}
+    squeeze = partial(conv, kernel=1, bias=False, norm=False)
+    block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
         conv(1, 32, bias=False, dropout=dropout_first),  # 26
-        conv(32, 10, **squeeze),
-        conv(10, 32, **block),  # 24
-        conv(32, 10, **squeeze),
+        squeeze(32, 10),
+        block(10, 32),  # 24
+        squeeze(32, 10),
         nn.MaxPool2d(2),  # 12
-        conv(10, 16, **block),  # 10
-        conv(16, 10, **squeeze),
-        conv(10, 16, **block),  # 8
-        conv(16, 16, **block),  # 6
-        conv(16, 16, **block),  # 4
+        block(10, 16),  # 10
+        squeeze(16, 10),
+        block(10, 16),  # 8
+        block(16, 16),  # 6
+        block(16, 16),  # 4
         conv(16, 10, kernel=4, bias=False, activation=False),  # 1
         nn.Flatten(),
     )

@@ -1,0 +1,149 @@
+"""The wrapped network's losses and metrics against the same sums done by hand."""
+
+from functools import partial
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+
+from parsimony import schedules
+from parsimony.classifier import Classifier
+from parsimony.errors import InputError
+
+Batches = list[tuple[Tensor, Tensor]]
+SIZES = (8, 8, 3)  # of the batches: the last one is smaller, so that a mean of means is wrong
+LR = 0.5
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*")  # Lightning's advice on loggers and loaders
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+
+
+def make_batches(seed: int) -> Batches:
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.rand(n, 1, 2, 2, generator=generator), torch.randint(3, (n,), generator=generator)) for n in SIZES]
+
+
+def loader(seed: int) -> DataLoader:
+    return DataLoader(make_batches(seed), batch_size=None)
+
+
+def make_classifier(**keys) -> Classifier:
+    return Classifier(make_net(), partial(torch.optim.SGD, lr=LR), schedules.constant, classes=3, **keys)
+
+
+def fit(classifier: Classifier, epochs: int = 1) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(classifier, loader(1), loader(2))
+    return trainer
+
+
+def by_hand(label_smoothing: float = 0.0) -> tuple[nn.Module, dict[str, float]]:
+    """The network after one epoch, and the epoch's scores."""
+    net = make_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    totals = {"loss": 0.0, "correct": 0}
+    for images, labels in make_batches(1):
+        logits = net(images)
+        loss = cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        totals["loss"] += loss.item() * len(labels)
+        totals["correct"] += int((logits.argmax(1) == labels).sum())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    train = {"train/loss": totals["loss"] / sum(SIZES), "train/accuracy": totals["correct"] / sum(SIZES)}
+    return net, {**train, **evaluated_by_hand(net, "val")}
+
+
+def evaluated_by_hand(net: nn.Module, tag: str) -> dict[str, float]:
+    images, labels = (torch.cat(parts) for parts in zip(*make_batches(2), strict=True))
+    with torch.no_grad():
+        logits = net(images)
+    accuracy = (logits.argmax(1) == labels).double().mean().item()
+    return {f"{tag}/loss": cross_entropy(logits, labels).item(), f"{tag}/accuracy": accuracy}
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_loss_is_cross_entropy(label_smoothing: float) -> None:
+    classifier = make_classifier(label_smoothing=label_smoothing)
+    classifier.trainer = pl.Trainer(accelerator="cpu", logger=False)
+    classifier.on_train_epoch_start()
+    images, labels = make_batches(1)[0]
+    likelihoods = make_net()(images).log_softmax(1)
+    target = nn.functional.one_hot(labels, 3) * (1 - label_smoothing) + label_smoothing / 3
+    expected = -(likelihoods * target).sum(1).mean()
+    assert classifier.training_step((images, labels), 0).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_an_epochs_figures_are_those_by_hand(label_smoothing: float) -> None:
+    classifier = make_classifier(label_smoothing=label_smoothing)
+    fit(classifier)
+    net, expected = by_hand(label_smoothing)
+    (entry,) = classifier.history
+    assert entry["epoch"] == 1
+    assert entry["seconds"] > 0
+    assert {name: entry[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    for parameter, other in zip(classifier.net.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)
+
+
+def test_every_epoch_has_its_own_figures() -> None:
+    classifier = make_classifier()
+    fit(classifier, epochs=3)
+    assert [entry["epoch"] for entry in classifier.history] == [1, 2, 3]
+    assert len({entry["train/loss"] for entry in classifier.history}) == 3
+    assert len({entry["val/loss"] for entry in classifier.history}) == 3
+
+
+def test_testing_scores_under_the_tag_it_was_given() -> None:
+    classifier = make_classifier()
+    trainer = fit(classifier)
+    classifier.test_tag = "test_at_best_validation"
+    (metrics,) = trainer.test(classifier, loader(2), verbose=False)
+    assert metrics == pytest.approx(evaluated_by_hand(classifier.net, "test_at_best_validation"), rel=1e-5)
+
+
+def test_the_watched_test_set_is_not_called_validation() -> None:
+    classifier = make_classifier(watched="watched_test")
+    fit(classifier)
+    assert classifier.history[0].keys() >= {"watched_test/loss", "watched_test/accuracy"}
+    assert not [name for name in classifier.history[0] if name.startswith("val/")]
+
+
+def test_a_loss_that_is_no_number_is_shown_as_one() -> None:
+    classifier = make_classifier()
+    with torch.no_grad():
+        classifier.net[1].weight[0, 0] = float("nan")
+    fit(classifier)
+    assert classifier.history[0]["train/loss"] != classifier.history[0]["train/loss"]
+    assert classifier.history[0]["val/loss"] != classifier.history[0]["val/loss"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "message"),
+    [
+        (partial(torch.optim.SGD, lr=0.1, nesterov=True), schedules.constant, "Nesterov momentum requires"),
+        (partial(torch.optim.Adam, lrr=0.1), schedules.constant, "unexpected keyword argument 'lrr'"),
+        (partial(torch.optim.SGD, lr=0.1), partial(schedules.cosine, warmup=2), "scheduler.warmup"),
+        (partial(torch.optim.SGD, lr=0.1), partial(schedules.cosine, foo=2), "unexpected keyword argument 'foo'"),
+    ],
+)
+def test_settings_that_an_optimizer_or_schedule_refuses(optimizer, scheduler, message: str) -> None:
+    classifier = Classifier(make_net(), optimizer, scheduler, classes=3)
+    with pytest.raises(InputError, match=message):
+        classifier.optimizer_and_schedule(total_steps=10, max_epochs=1)
