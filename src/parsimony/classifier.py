@@ -121,4 +121,5 @@ class Classifier(pl.LightningModule):
 
 
 def _metrics(classes: int) -> dict[str, nn.Module]:
-    return {"loss": MeanMetric(), "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)}
+    loss = MeanMetric(nan_strategy="disable")  # a mean that left out what is no number would flatter
+    return {"loss": loss, "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False)}

@@ -25,7 +25,7 @@ def confusion_matrix(labels: Tensor, guesses: Tensor, classes: Sequence[str]) ->
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)  # the square root makes the few mistakes visible
+    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # the square root makes the few mistakes visible
     for row in range(size):
         for column in range(size):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -45,9 +45,9 @@ def worst_mistakes(
     figure = Figure(figsize=(1.6 * side, 1.75 * side), layout="constrained")
     wrong = (guesses != labels).nonzero().squeeze(1)
     order = wrong[losses[wrong].argsort(descending=True)][:count].tolist()
-    for axes in figure.subplots(side, side).flat:
+    for axes in figure.subplots(side, side, squeeze=False).flat:
         axes.set_axis_off()
     for axes, i in zip(figure.axes, order, strict=False):
-        axes.imshow(images[i].permute(1, 2, 0).squeeze(-1), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(images[i].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{classes[int(guesses[i])]}, not {classes[int(labels[i])]}", fontsize=8)
     return figure

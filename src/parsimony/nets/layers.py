@@ -4,10 +4,14 @@ Initial weights, batch-norm constants and parameter counts are Keras's, since th
 """
 
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_MASK_PART = 2**18  # elements that one thread draws at a time
 
 
 def conv(
@@ -84,10 +88,23 @@ class FastDropout(nn.Dropout):
 
 def _dropout_mask(count: int, p: float) -> np.ndarray:
     """`count` values, 0 with probability `p`, else 1 / (1 - p)."""
-    seed = int(torch.randint(2**63 - 1, (), dtype=torch.int64))
-    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, size=-(-count // 4), dtype=np.uint64)
-    keep = words.view(np.uint16)[:count] >= round(p * 2**16)
-    return np.multiply(keep, np.float32(1 / (1 - p)), dtype=np.float32)
+    mask = np.empty(count, np.float32)
+    parts = [mask[start : start + _MASK_PART] for start in range(0, count, _MASK_PART)]
+    seeds = torch.randint(2**63 - 1, (len(parts),)).tolist()
+
+    def draw(part: np.ndarray, seed: int) -> None:
+        words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, size=-(-len(part) // 4), dtype=np.uint64)
+        keep = words.view(np.uint16)[: len(part)] >= round(p * 2**16)
+        np.multiply(keep, np.float32(1 / (1 - p)), out=part)
+
+    # Parts of a fixed size with a seed each, so that a mask does not depend on the number of threads that draw it.
+    list((_pool().map if len(parts) > 1 else map)(draw, parts, seeds))
+    return mask
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), "dropout")
 
 
 def _dense_strides(input: Tensor) -> tuple[int, ...]:
