@@ -14,6 +14,8 @@ from parsimony.errors import InputError
 
 TRAIN, TEST = 103, 37
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*")  # of Lightning's insides
+
 
 class Numbered:
     """Images that hold their own number in their first two pixels, unevenly spread over three classes."""
@@ -94,6 +96,12 @@ def test_training_and_validation_images_are_disjoint_and_all_there() -> None:
     trained, watched = numbers((data.train.images,)), numbers((data.watched.images,))
     assert len(watched) == 20
     assert sorted(trained + watched) == list(range(TRAIN))
+
+
+def test_only_the_first_images_are_taken_where_that_is_asked_for() -> None:
+    data = make(train_images=50, validation=20)
+    assert sorted(numbers((data.train.images,)) + numbers((data.watched.images,))) == list(range(50))
+    assert len(data.images.test.labels) == TEST
 
 
 def test_labels_stay_with_their_images() -> None:
@@ -186,7 +194,7 @@ def test_processes_share_out_the_evaluation() -> None:
     [
         ({"batch_size": TRAIN + 1}, r"batch_size=104 is larger than the 103 training images"),
         ({"batch_size": 84, "validation": 20}, r"batch_size=84 is larger than the 83 training images"),
-        ({"validation": TRAIN}, r"validation=103 leaves nothing to train on: numbered has 103"),
+        ({"validation": TRAIN}, r"validation=103 leaves nothing to train on: there are 103"),
         ({"validation": 10_000}, r"validation=10000 leaves nothing"),
         ({"augment": Augment(crop_padding=4)}, r"crop_padding=4 is too much"),
         ({"augment": Augment(cutout=5)}, r"cutout=5 is larger"),
@@ -195,11 +203,6 @@ def test_processes_share_out_the_evaluation() -> None:
 def test_what_does_not_fit_the_images_is_refused(keys: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make(**keys)
-
-
-def test_a_batch_that_does_not_divide_among_the_processes_is_refused() -> None:
-    with pytest.raises(InputError, match="batch_size=9 is the global batch and does not divide among 2 processes"):
-        as_process(make(batch_size=9), rank=0, world=2).train_dataloader()
 
 
 class Recorder(nn.Module):

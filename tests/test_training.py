@@ -16,15 +16,18 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 
 from parsimony.config import check
+from parsimony.data.sources import Digits
 from parsimony.errors import InputError
-from parsimony.runs import Epoch, Result
+from parsimony.nets.mnist import mnist_plain
+from parsimony.runs import Epoch, Result, replace_file
 from parsimony.training import train
 
 SHORT = ("data=digits", "model=mnist_narrow", "trainer=cpu", "trainer.max_epochs=1", "+trainer.limit_train_batches=5")
 QUICK = (*SHORT, "~callbacks.pictures")
 
-# Lightning's advice on loaders and loggers
-pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:.*logging interval.*", "ignore:.*many workers.*")
+# Of Lightning's insides, or of choices made on purpose
+QUIET = ("LeafSpec", "logging interval", "many workers", "length of `list`", "Experiment logs directory")
+pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
 
 Run = Callable[..., Result]
 
@@ -65,11 +68,8 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    """Two epochs, of which the second is the best on the validation split or not."""
-    return train_in(
-        tmp_path_factory.mktemp("finished"), *SHORT, "trainer.max_epochs=2", "+trainer.enable_checkpointing=true",
-        "trainer.log_every_n_steps=1", "optimizer=adam",
-    )  # fmt: skip
+    keys = ("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "optimizer=adam", "data.batch_size=32")
+    return train_in(tmp_path_factory.mktemp("finished"), *SHORT, *keys)
 
 
 def test_result_json_holds_the_contract(finished: Result) -> None:
@@ -143,7 +143,6 @@ def test_tensorboard_scalars(finished: Result) -> None:
     assert len(found["lr-Adam"]) == len(found["train/loss_step"]) == len(found["train/accuracy_step"]) == 10
     mean_of_steps = sum(found["train/loss_step"][:5]) / 5
     assert mean_of_steps == pytest.approx(found["train/loss"][0], rel=1e-5)
-    assert found["test/accuracy"] == [pytest.approx(finished.final.test["accuracy"])]
 
 
 def test_tensorboard_text_and_images(finished: Result) -> None:
@@ -184,7 +183,7 @@ def test_the_table_shows_final_and_best() -> None:
     result.seconds = {"fit": 60.0}
     result.final = Epoch(2, train=epoch, validation=epoch, test=epoch)
     result.best = Epoch(1, train=epoch, validation={"loss": 0.25, "accuracy": 0.875})
-    title, head, *rows, foot = result.table().splitlines()
+    title, head, *rows, foot = result.table().splitlines()  # rows: train, validation, test
     assert title == "net on digits, seed 3: completed"
     assert head.split("  ")[-1] == "best validation, epoch 1"
     assert rows[1].split() == ["validation", "75.00", "%", "loss", "0.5000", "87.50", "%", "loss", "0.2500"]
@@ -194,16 +193,41 @@ def test_the_table_shows_final_and_best() -> None:
 
 # What a run computes
 
-# train/loss_step of mnist_sep's first steps, seed 0. To be changed only together with the reason why.
-GOLDEN = [0.0]
+# mnist_sep's first losses with seed 0: to be changed only with a reason. In float64, since the float32 kernels of
+# different CPUs round differently, a few ReLUs near zero then open or close, and three steps on losses differ by 1 %.
+GOLDEN = [2.8717086, 2.4211197, 2.1491971, 1.7119148, 1.7962781]
 
 
 def test_the_first_losses_stay_what_they_were(run: Run) -> None:
     result = run(
-        *QUICK, "model=mnist_sep", "engine=plain", "optimizer=adam", "optimizer.lr=0.003", "scheduler=constant",
-        "data.batch_size=32", "data.validation=200", "trainer.log_every_n_steps=1",
+        *QUICK, "model=mnist_sep", "engine.precision=64-true", "optimizer=adam", "optimizer.lr=0.003",
+        "scheduler=constant", "data.batch_size=32", "data.validation=200", "trainer.log_every_n_steps=1",
     )  # fmt: skip
-    assert scalars(result)["train/loss_step"] == pytest.approx(GOLDEN, rel=1e-4)
+    assert scalars(result)["train/loss_step"] == pytest.approx(GOLDEN, rel=1e-6)
+
+
+def accuracy_by_hand(result: Result, checkpoint: str) -> float:
+    net = mnist_plain(dropout=0.0)
+    net.load_state_dict({key.removeprefix("net."): value for key, value in weights(result, checkpoint).items()})
+    test = Digits().load().test
+    with torch.no_grad():
+        return (net.eval()(test.images / 255).argmax(1) == test.labels).double().mean().item()
+
+
+def test_final_and_best_epoch_are_tested_with_their_own_weights(run: Run) -> None:
+    # After the first epoch the learning rate spoils what was learnt
+    keys = ("model=mnist_plain", "engine=plain", "optimizer=adam", "optimizer.lr=0.003", "trainer.max_epochs=2")
+    spoil = ("scheduler=step", "scheduler.milestones=[0.5]", "scheduler.gamma=300", "++trainer.limit_train_batches=20")
+    result = run(*SHORT, *keys, *spoil, "data.batch_size=32")
+    assert (result.best.epoch, result.final.epoch) == (1, 2)
+    assert result.best.test["accuracy"] > result.final.test["accuracy"] + 0.2
+    assert result.best.test["accuracy"] == pytest.approx(accuracy_by_hand(result, "best"))
+    assert result.final.test["accuracy"] == pytest.approx(accuracy_by_hand(result, "last"))
+    assert result.best_validation_accuracy == result.history[0]["val/accuracy"]
+    found = scalars(result)
+    assert found["test/accuracy"] == [pytest.approx(result.final.test["accuracy"])]
+    assert found["test_at_best_validation/accuracy"] == [pytest.approx(result.best.test["accuracy"])]
+    assert len(events(result).Images("confusion_matrix")) == 1  # the final epoch's
 
 
 def test_a_seed_fixes_every_bit(tmp_path: Path) -> None:
@@ -216,9 +240,9 @@ def test_a_seed_fixes_every_bit(tmp_path: Path) -> None:
     assert first.final == again.final
 
 
-def test_label_smoothing_reaches_the_loss(run: Run) -> None:
-    keys = (*QUICK, "+trainer.limit_val_batches=1", "optimizer.lr=1e-9", "data.validation=0")
-    plain, smooth = run(*keys), run(*keys, "label_smoothing=0.5")
+def test_label_smoothing_reaches_the_loss(tmp_path: Path) -> None:
+    plain = train_in(tmp_path / "plain", *QUICK, "optimizer.lr=1e-9")
+    smooth = train_in(tmp_path / "smooth", *QUICK, "optimizer.lr=1e-9", "label_smoothing=0.5")
     assert plain.final.train["loss"] != smooth.final.train["loss"]
     assert plain.final.test == pytest.approx(smooth.final.test, rel=1e-3)  # never smoothed in evaluation
 
@@ -241,14 +265,13 @@ def test_every_optimizer_trains(optimizer: str, run: Run) -> None:
 def test_every_network_trains_on_data_of_its_shape(model: str, run: Run, made_up_data: Path) -> None:
     cifar = model.startswith("cifar")
     result = run(
-        f"model={model}", f"data.root={made_up_data}", "data.batch_size=8", "data.validation=20", "trainer.max_epochs=1",
-        *([f"+data.source.records={RECORDS}"] if cifar else []),
-        "trainer=cpu", "+trainer.limit_train_batches=2", "~callbacks.pictures",
+        f"model={model}", f"data.root={made_up_data}", *([f"+data.source.records={RECORDS}"] if cifar else []),
+        "data.batch_size=8", "data.validation=20", "trainer=cpu", "trainer.max_epochs=1", "~callbacks.pictures",
+        "+trainer.limit_train_batches=2",
     )  # fmt: skip
     assert (result.name, result.status) == (model, "completed")
     assert result.data["name"] == f"{'cifar10' if cifar else 'mnist'} (unverified files)"
     assert result.data["publisher"] is False
-    assert not same(weights(result), {})
 
 
 def test_validation_0_has_no_best_epoch(run: Run) -> None:
@@ -274,6 +297,7 @@ def test_a_watched_test_set_is_named_as_that(run: Run, capsys: pytest.CaptureFix
     assert not [tag for tag in scalars(result) if tag.startswith("val/")]
     output = capsys.readouterr().out
     assert "watched_test/accuracy" in output
+    assert "best on the test set" in output
     assert "validation" not in output
 
 
@@ -321,21 +345,17 @@ def test_other_loggers_alone(logger: str, run: Run) -> None:
         ("model=mnist_sep data=cifar10", "cannot take 3x32x32 images"),
         ("model=cifar_sep", "cannot take 1x28x28 images"),
         ("data=mnist data.source.classes=[a,b]", "gives 10 outputs on the images of mnist, which has 2 classes"),
-        ("data.batch_size=2000", "batch_size=2000 is larger than the 1,237 training images of digits"),
-        ("data.batch_size=309", "leaves a batch of one of 1,237 images"),
-        ("data.batch_size=1", "leaves a batch of one"),
-        ("data.validation=1437", "validation=1437 leaves nothing to train on"),
+        ("data.batch_size=309", "leaves a batch of one of the 1,237 images"),
+        ("data.batch_size=206 trainer=ddp_cpu", "leaves a batch of one of the 619 images of a process"),
+        ("data.batch_size=33 trainer=ddp_cpu", "does not divide among 2 processes"),
         ("data.validation=0 callbacks=[default,early_stopping]", "callbacks.early_stopping needs a validation split"),
         ("augment.crop_padding=40", "crop_padding=40 is too much"),
-        ("augment.rotation=400", "rotation must be a number from 0 to 180"),
-        ("augment.flip=randm", "Did you mean 'random'"),
         ("optimizer.betas=[2,3]", "Invalid beta parameter"),
         ("+optimizer.lrr=1", "unexpected keyword argument 'lrr'"),
         ("scheduler=one_cycle scheduler.pct_start=2", "scheduler.pct_start must be a number from 0 to 1"),
         ("+trainer.foo=1", "Trainer cannot be built: .*'foo'"),
         ("+model.foo=1", "mnist_narrow cannot be built: .*'foo'"),
         ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
-        ("trainer.strategy=foo", "invalid strategy name"),
         ("engine.precision=foo", "Precision 'foo' is invalid"),
     ],
 )
@@ -404,3 +424,13 @@ def test_a_failure_is_recorded(tmp_path: Path) -> None:
 def test_an_interruption_is_recorded(tmp_path: Path) -> None:
     result = broken_off(tmp_path, "interrupting", BaseException)
     assert (result.status, result.epochs) == ("interrupted", 1)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()  # a place where no file can go
+    with pytest.raises(OSError, match=r"result\.json"):
+        replace_file(tmp_path / "result.json", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+    replace_file(tmp_path / "other", "old")
+    replace_file(tmp_path / "other", "new")
+    assert (tmp_path / "other").read_text() == "new"

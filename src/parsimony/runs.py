@@ -82,7 +82,8 @@ class Result:
 
     def table(self) -> str:
         """For the terminal: a row a split, at the final epoch and at the best one."""
-        columns = [("final", self.final), ("best validation", self.best)]
+        best = "best validation" if self.best_validation_accuracy is not None else "best on the test set"
+        columns = [("final", self.final), (best, self.best)]
         shown = [(f"{label}, epoch {epoch.epoch}", epoch) for label, epoch in columns if epoch]
         lines = [" " * 12 + "".join(f"{label:>26}" for label, _ in shown)]
         for split in ("train", "validation", "test"):

@@ -1,6 +1,7 @@
 """train(cfg) -> Result: the one straight road from a config to a result."""
 
 import logging
+import math
 import os
 import statistics
 import time
@@ -28,8 +29,15 @@ from parsimony.summary import Summary, check_budget, summarize
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-for message in (".*LeafSpec.*", ".*smaller than the logging interval.*", ".*does not have many workers.*"):
-    warnings.filterwarnings("ignore", message)
+for message in (
+    "LeafSpec",
+    "smaller than the logging interval",
+    "does not have many workers",
+    "Total length of `list` across ranks is zero",  # no validation split
+    "recommended to use `self.log.*sync_dist=True",  # of figures that are summed over the processes already
+    "Experiment logs directory .* exists and is not empty",  # the run's own folder
+):
+    warnings.filterwarnings("ignore", f".*{message}")
 
 
 def train(cfg: DictConfig) -> Result:
@@ -48,7 +56,6 @@ def train(cfg: DictConfig) -> Result:
     data.prepare_data()
     data.setup()
     assert data.images is not None
-    _check_last_batch(net, data)
 
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
     watched = {"test": "watched_test"}.get(cfg.data.validation, "val")
@@ -69,6 +76,7 @@ def train(cfg: DictConfig) -> Result:
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
         default_root_dir=cfg.folder,
     )
+    _check_batches(net, data, trainer.world_size)
     result = Result(
         name=cfg.name,
         overrides=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
@@ -137,6 +145,7 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     for logger in trainer.loggers:
         if isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
+            logger.finalize("success")  # or they would wait, unwritten, for the process to end
 
     checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     if data.validation != 0 and checkpoints:
@@ -203,13 +212,18 @@ def _summarize(net: torch.nn.Module, data: ImageData, cfg: DictConfig) -> Summar
     return summary
 
 
-def _check_last_batch(net: torch.nn.Module, data: ImageData) -> None:
-    images = len(data.train.labels)
-    normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
-    if normalises and 1 in (data.batch_size, images % data.batch_size):
+def _check_batches(net: torch.nn.Module, data: ImageData, processes: int) -> None:
+    if data.batch_size % processes:
         raise InputError(
-            f"data.batch_size={data.batch_size} leaves a batch of one of {images:,} images, and batch norm needs two: "
-            "take another batch size."
+            f"data.batch_size={data.batch_size} is the global batch and does not divide among {processes} processes: "
+            f"take a multiple of {processes}."
+        )
+    batch, images = data.batch_size // processes, math.ceil(len(data.train.labels) / processes)
+    normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
+    if normalises and 1 in (batch, images % batch):
+        raise InputError(
+            f"data.batch_size={data.batch_size} leaves a batch of one of the {images:,} images of a process, and batch "
+            "norm needs two: take another batch size."
         )
 
 

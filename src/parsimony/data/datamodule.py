@@ -23,9 +23,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ImageData(pl.LightningDataModule):
     """Batches of (images (n, c, h, w) in [0, 1], labels (n,)), augmented in training, on the batch's device.
 
-    `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
-    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch. `root`
-    is there for the source's config to refer to.
+    `batch_size` is the global batch, shared out among the processes, whose number divides it. `validation` is how many
+    images are cut from the training set, stratified; 0 trains on all of them; "test" trains on all and watches the test
+    set each epoch. `train_images` takes only the first so many. `root` is there for the source's config to refer to.
     """
 
     def __init__(
@@ -85,14 +85,12 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         world, rank = self._processes()
-        if self.batch_size % world:
-            raise InputError(
-                f"data.batch_size={self.batch_size} is the global batch and does not divide among {world} processes: "
-                f"take a multiple of {world}."
-            )
-        # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it.
+        # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it. The sampler adds
+        # the two, hence the factor: neighbouring seeds must not go through one another's orders.
         images = self._on_device(self.train)
-        sampler: DistributedSampler[Any] = DistributedSampler(images, num_replicas=world, rank=rank, seed=self.seed)
+        sampler: DistributedSampler[Any] = DistributedSampler(
+            images, num_replicas=world, rank=rank, seed=1_000_003 * self.seed
+        )
         return _loader(images, BatchSampler(sampler, self.batch_size // world, drop_last=False))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -115,9 +113,11 @@ class ImageData(pl.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         images, labels, indices = batch
-        if self.trainer is not None and self.trainer.training:
-            return self.augment(images, indices, self.trainer.current_epoch), labels
-        return to_float(images), labels
+        if self.trainer is None:
+            return to_float(images), labels
+        training = self.trainer.training
+        images = self.augment(images, indices, self.trainer.current_epoch) if training else to_float(images)
+        return images.to(self.trainer.lightning_module.dtype), labels  # float32 but under engine.precision=64-true
 
 
 class EvaluationBatches:

@@ -1,0 +1,118 @@
+"""`python train.py ...` as a user runs it: in a process of its own, timed, its exit code and its two outputs read."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from parsimony.runs import Result
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+SHORT = ("data=digits", "model=mnist_narrow", "trainer.max_epochs=1", "+trainer.limit_train_batches=3")
+PATIENCE = 3.0  # seconds on a busy machine for what takes one on an idle one
+
+
+@dataclass
+class Ended:
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@pytest.fixture
+def command(tmp_path: Path):
+    """Runs `python train.py OVERRIDES` in tmp_path."""
+
+    def command(*overrides: str, **environment: str) -> Ended:
+        private = {"HYDRA_FULL_ERROR", "PARSIMONY_ONE_SENTENCE", "RUN_ID"}
+        inherited = {name: value for name, value in os.environ.items() if name not in private}
+        started = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, TRAIN, *overrides],
+            cwd=tmp_path,
+            env={**inherited, "OMP_NUM_THREADS": "1", **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr, time.perf_counter() - started)
+
+    return command
+
+
+def results(folder: Path) -> list[Result]:
+    return [Result.read(path) for path in sorted(folder.rglob("result.json"))]
+
+
+def test_help_lists_the_groups(command) -> None:
+    done = command("--help")
+    assert done.code == 0
+    assert done.err == ""
+    assert done.seconds < PATIENCE
+    for line in ("optimizer: adam, adamw, muon, rmsprop, sgd", "trainer: cpu, ddp, ddp_cpu, default, gpu"):
+        assert line in done.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model=mnist_spe", "There is no model=mnist_spe. Did you mean mnist_sep"),
+        ("optimizer.lrr=0.1", "There is no key 'optimizer.lrr'. Did you mean optimizer.lr"),
+        ("optimizer.lr=fast", "optimizer.lr takes a number above 0, not fast."),
+        ("model.dropout=0,0.1", "'model.dropout=0,0.1' names several values: add -m"),
+        ("optimizer=null", "A group takes the name of one of its options"),
+        ("foo", "Cannot read 'foo': expected KEY=VALUE"),
+    ],
+)
+def test_a_mistake_is_answered_at_once_in_one_sentence(override: str, sentence: str, command, tmp_path: Path) -> None:
+    done = command(override)
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err.splitlines()[-1].startswith(f"error: {sentence}")
+    assert "Traceback" not in done.err
+    assert done.seconds < PATIENCE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hydra_full_error_shows_the_traceback(command) -> None:
+    done = command("model=mnist_spe", HYDRA_FULL_ERROR="1")
+    assert done.code == 1
+    assert "Traceback" in done.err
+
+
+def test_a_folder_that_cannot_be_made(command, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where the runs should go")
+    done = command(*SHORT)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("error: ")
+    assert str(Path("runs")) in done.err.splitlines()[-1]
+
+
+def test_in_a_sweep_a_bad_run_fails_alone(command, tmp_path: Path) -> None:
+    done = command("-m", *SHORT, "model.dropout=7,0")
+    assert done.code == 1
+    assert done.err.splitlines()[-1].startswith("error: model.dropout takes a number from 0 to below 1, not 7")
+    bad, good = sorted(results(tmp_path / "runs" / "sweeps"), key=lambda result: result.status == "completed")
+    assert bad.status == "failed: model.dropout takes a number from 0 to below 1, not 7."
+    assert "model.dropout=7" in bad.overrides
+    assert (good.status, good.config["model"]["dropout"]) == ("completed", 0)
+    assert {path.name for path in Path(bad.folder).iterdir()} == {"result.json"}
+
+
+def test_two_processes_make_one_run(command, tmp_path: Path) -> None:
+    done = command(*SHORT, "trainer=ddp_cpu", "data.batch_size=32")
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert done.out.count("completed") == done.out.count("epoch 1/1") == 1
+    (result,) = results(tmp_path)
+    assert result.status == "completed"
+    assert result.device.startswith("2 x ")
+    assert len(result.history) == 1
+    assert [path.name for path in (tmp_path / "runs" / "mnist_narrow").iterdir()] == [Path(result.folder).name]
+    assert {path.name for path in (Path(result.folder) / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
