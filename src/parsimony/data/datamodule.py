@@ -85,8 +85,8 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         world, rank = self._processes()
-        # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it. The sampler adds
-        # the two, hence the factor: neighbouring seeds must not go through one another's orders.
+        # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it. The sampler
+        # adds the two, hence the factor: neighbouring seeds must not go through one another's orders.
         images = self._on_device(self.train)
         sampler: DistributedSampler[Any] = DistributedSampler(
             images, num_replicas=world, rank=rank, seed=1_000_003 * self.seed
