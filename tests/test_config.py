@@ -90,6 +90,7 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("name=null", "a text"),
         ("data.source=null", "data.source holds keys"),
         ("budget=5", "budget holds keys"),
+        ("callbacks.pictures=5", "callbacks.pictures holds keys"),
         ("~seed", "A run needs seed"),
         ("~optimizer.lr", "A run needs optimizer.lr"),
         ("optimizer=null", "never null"),

@@ -5,7 +5,9 @@ import json
 import math
 import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 
+from parsimony.callbacks import Reseed
 from parsimony.config import check
 from parsimony.data.sources import Digits
 from parsimony.errors import InputError
@@ -125,7 +128,7 @@ def test_checkpoints_load_without_pickles(finished: Result, name: str) -> None:
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["hyper_parameters"]["optimizer.lr"] == finished.config["optimizer"]["lr"]
     assert checkpoint["epoch"] + 1 == (finished.final if name == "last" else finished.best).epoch
-    assert len(checkpoint["history"]) <= 2
+    assert checkpoint["history"] == finished.history[: checkpoint["epoch"] + 1]
 
 
 def test_the_folder_holds_nothing_else(finished: Result) -> None:
@@ -240,6 +243,17 @@ def test_a_seed_fixes_every_bit(tmp_path: Path) -> None:
     assert first.final == again.final
 
 
+def test_an_epochs_draws_depend_on_seed_epoch_and_process_alone() -> None:
+    def draw(seed: int, epoch: int, rank: int) -> float:
+        Reseed(seed).on_train_epoch_start(SimpleNamespace(current_epoch=epoch, global_rank=rank), None)
+        return torch.rand(()).item()
+
+    places = list(product(range(3), repeat=3))
+    draws = [draw(*place) for place in places]
+    assert len(set(draws)) == len(places)
+    assert [draw(*place) for place in reversed(places)] == draws[::-1]
+
+
 def test_label_smoothing_reaches_the_loss(tmp_path: Path) -> None:
     plain = train_in(tmp_path / "plain", *QUICK, "optimizer.lr=1e-9")
     smooth = train_in(tmp_path / "smooth", *QUICK, "optimizer.lr=1e-9", "label_smoothing=0.5")
@@ -280,7 +294,7 @@ def test_validation_0_has_no_best_epoch(run: Run) -> None:
     assert result.best_validation_accuracy is None
     assert result.validation is None
     assert result.final.validation is None
-    assert result.final.test is not None
+    assert scalars(result)["final/test_accuracy"] == [pytest.approx(result.final.test["accuracy"])]
     assert [path.name for path in (Path(result.folder) / "checkpoints").iterdir()] == ["last.ckpt"]
 
 

@@ -65,8 +65,8 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.totals = torch.zeros(3, device=self.device)  # loss, correct answers, images
-        self.seconds = 0.0
         self.started = time.perf_counter()
+        self.logged = self.started, self.global_step
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
@@ -82,14 +82,18 @@ class Classifier(pl.LightningModule):
 
     def _log_step(self, loss: Tensor, correct: Tensor, images: int) -> None:
         values = {"train/loss_step": loss.item(), "train/accuracy_step": correct.item() / images}
+        now, (then, step) = time.perf_counter(), self.logged
+        if self.global_step > step:  # not at an epoch's first step
+            values["images_per_second_step"] = images * (self.global_step - step) / (now - then)
+        self.logged = now, self.global_step
         for logger in self.loggers:
             logger.log_metrics(values, self.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.trainer.is_last_batch:
             return
+        loss, correct, images = self.trainer.strategy.reduce(self.totals, reduce_op="sum").tolist()  # waits for a GPU
         self.seconds = time.perf_counter() - self.started  # before the epoch's evaluation, which is not training time
-        loss, correct, images = self.trainer.strategy.reduce(self.totals, reduce_op="sum")
         values = {"train/loss": loss / images, "train/accuracy": correct / images}
         self.log_dict({**values, "images_per_second": images / self.seconds}, on_step=False, on_epoch=True)
 
