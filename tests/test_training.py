@@ -448,3 +448,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     replace_file(tmp_path / "other", "old")
     replace_file(tmp_path / "other", "new")
     assert (tmp_path / "other").read_text() == "new"
+
+
+def test_a_monitor_that_is_never_logged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"early_stopping.monitor takes one of train/loss, .*, not foo"):
+        train_in(tmp_path, *QUICK, "callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=foo")
+
+
+@pytest.mark.parametrize("override", ["+trainer.check_val_every_n_epoch=2", "+trainer.limit_val_batches=0"])
+def test_epochs_without_validation_are_not_the_best(tmp_path: Path, override: str) -> None:
+    result = train_in(tmp_path, *QUICK, "trainer.max_epochs=3", override)
+    assert result.status == "completed"
+    assert (result.best.epoch if result.best else None) == (2 if "check_val" in override else None)

@@ -98,7 +98,7 @@ class Classifier(pl.LightningModule):
         self.log_dict({**values, "images_per_second": images / self.seconds}, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
-        metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items() if "/" in name}
+        metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
         self.history.append({"epoch": self.current_epoch + 1, "seconds": self.seconds, **metrics})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

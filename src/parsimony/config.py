@@ -29,8 +29,13 @@ from parsimony.errors import InputError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-# The tag under which each epoch's evaluation is logged: a watched test set is never called validation.
-OmegaConf.register_new_resolver("watched", lambda validation: "watched_test" if validation == "test" else "val")
+
+def watched_tag(validation: int | str) -> str:
+    """The tag under which each epoch's evaluation is logged: a watched test set is never called validation."""
+    return "watched_test" if validation == "test" else "val"
+
+
+OmegaConf.register_new_resolver("watched", watched_tag)  # ${watched:${data.validation}} in a config
 
 
 def check(cfg: DictConfig) -> None:

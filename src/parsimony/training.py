@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from parsimony import runs
 from parsimony.callbacks import Reseed
 from parsimony.classifier import Classifier
-from parsimony.config import leaves
+from parsimony.config import leaves, watched_tag
 from parsimony.data.datamodule import ImageData
 from parsimony.errors import InputError
 from parsimony.runs import Epoch, Result
@@ -58,14 +58,13 @@ def train(cfg: DictConfig) -> Result:
     assert data.images is not None
 
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
-    watched = {"test": "watched_test"}.get(cfg.data.validation, "val")
     classifier = Classifier(
         net,
         build(cfg.optimizer),
         build(cfg.scheduler),
         classes=len(data.images.classes),
         label_smoothing=cfg.label_smoothing,
-        watched=watched,
+        watched=watched_tag(cfg.data.validation),
         hparams=dict(leaves(plain_config)),
     )
     classifier.optimizer_and_schedule(total_steps=1000, max_epochs=cfg.trainer.max_epochs)  # refuses bad settings now
@@ -135,7 +134,7 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     result.history = classifier.history
     result.epochs = len(classifier.history)
     result.seconds["epoch"] = statistics.median(epoch["seconds"] for epoch in classifier.history)
-    result.images_per_second = len(data.train.labels) / result.seconds["epoch"]
+    result.images_per_second = statistics.median(epoch["images_per_second"] for epoch in classifier.history)
 
     result.final = _epoch(classifier.history[-1], classifier.watched)
     if classifier.watched == "val":
@@ -148,14 +147,14 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
             logger.finalize("success")  # or they would wait, unwritten, for the process to end
 
     checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-    if data.validation != 0 and checkpoints:
+    if checkpoints and any(f"{classifier.watched}/accuracy" in epoch for epoch in classifier.history):
         result.best = _best(trainer, classifier, data, result.final, checkpoints[0].best_model_path)
     result.status = "completed"
 
 
 def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: str) -> Epoch:
-    accuracies = [epoch[f"{classifier.watched}/accuracy"] for epoch in classifier.history]
-    best = _epoch(classifier.history[accuracies.index(max(accuracies))], classifier.watched)
+    watched = f"{classifier.watched}/accuracy"
+    best = _epoch(max(classifier.history, key=lambda epoch: epoch.get(watched, -1.0)), classifier.watched)
     if best.epoch == final.epoch:
         return final
     if classifier.watched == "val":
@@ -234,9 +233,16 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
         nodes.pop("learning_rate", None)  # it has nowhere to write to
     if cfg.data.validation == 0:
         nodes.pop("best", None)
-        for name, node in nodes.items():
-            if node.get("monitor"):
-                raise InputError(f"callbacks.{name} needs a validation split: set data.validation above 0.")
+    logged = [
+        f"{split}/{metric}" for split in ("train", watched_tag(cfg.data.validation)) for metric in ("loss", "accuracy")
+    ]
+    for name, node in nodes.items():
+        if not (monitor := node.get("monitor")):
+            continue
+        if cfg.data.validation == 0:
+            raise InputError(f"callbacks.{name} needs a validation split: set data.validation above 0.")
+        if monitor not in logged:
+            raise InputError(f"callbacks.{name}.monitor takes one of {', '.join(logged)}, not {monitor}.")
     return [build(node) for node in nodes.values()]
 
 
