@@ -221,7 +221,7 @@ _RULES: dict[str, Rule] = {
     r"data\.train_images": _integer(1, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
-    r"engine\.dropout": _one_of("fast", "torch"),
+    r"engine\.layers": _one_of("fast", "torch"),
     r"trainer\.max_epochs": _integer(1),
     r"trainer\.log_every_n_steps": _integer(1),
     r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),

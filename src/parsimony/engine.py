@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from parsimony.nets.layers import FastDropout
+from parsimony.nets.layers import FastBatchNorm2d, FastDropout
 
 # glibc's mallopt parameters (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+FAST_LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: FastDropout, nn.BatchNorm2d: FastBatchNorm2d}
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Engine:
     threads: int | None
     channels_last: bool
     precision: str
-    dropout: str
+    layers: str
 
     def start(self) -> None:
         """Once a process, before the first big tensor."""
@@ -35,11 +37,10 @@ class Engine:
 
     def prepare(self, net: nn.Module) -> nn.Module:
         """The same network with the engine's layers, in the memory format that it trains in."""
-        if self.dropout == "fast":
-            for module in list(net.modules()):
-                for name, child in module.named_children():
-                    if type(child) is nn.Dropout:
-                        setattr(module, name, FastDropout(child.p))
+        if self.layers == "fast":
+            for module in net.modules():
+                if type(module) in FAST_LAYERS:
+                    module.__class__ = FAST_LAYERS[type(module)]  # they add no state, only another forward
         return net.to(memory_format=torch.channels_last) if self.channels_last else net  # type: ignore[call-overload]
 
     def lightning_precision(self, on_gpu: bool) -> str:
