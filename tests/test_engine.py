@@ -76,7 +76,7 @@ images = torch.rand(16, 64, 128, 128)  # 67 MB
 for _ in range(3):
     torch.relu(images)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
+for _ in range(50):
     torch.relu(images)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -88,5 +88,5 @@ def test_kept_memory_is_not_asked_for_again() -> None:
         done = subprocess.run([sys.executable, "-c", PAGE_FAULTS, setting], capture_output=True, text=True, check=True)
         return int(done.stdout)
 
-    # The least of three: a kernel that reclaims idle memory makes a process fault for what it kept.
-    assert min(faults("keep") for _ in range(3)) * 10 < faults("return")
+    # Not none: a kernel that reclaims idle memory, or one more block, makes a process fault for what it keeps.
+    assert faults("keep") * 10 < faults("return")

@@ -92,16 +92,21 @@ class FastDropout(nn.Dropout):
 def _dropout_mask(count: int, p: float) -> np.ndarray:
     """`count` values, 0 with probability `p`, else 1 / (1 - p)."""
     mask = np.empty(count, np.float32)
-    parts = [mask[start : start + _MASK_PART] for start in range(0, count, _MASK_PART)]
-    seeds = torch.randint(2**63 - 1, (len(parts),)).tolist()
-
-    def draw(part: np.ndarray, seed: int) -> None:
-        words = np.random.Generator(np.random.SFC64(seed)).integers(0, 2**64, size=-(-len(part) // 4), dtype=np.uint64)
-        keep = words.view(np.uint16)[: len(part)] >= round(p * 2**16)
-        np.multiply(keep, np.float32(1 / (1 - p)), out=part)
-
     # Parts of a fixed size with a seed each, so that a mask does not depend on the number of threads that draw it.
-    list((_pool().map if len(parts) > 1 else map)(draw, parts, seeds))
+    parts = [mask[start : start + _MASK_PART] for start in range(0, count, _MASK_PART)]
+    left = iter(zip(parts, torch.randint(2**63 - 1, (len(parts),)).tolist(), strict=True))
+
+    def draw() -> None:
+        for part, seed in left:
+            words = np.random.SFC64(seed).random_raw(-(-len(part) // 4))
+            keep = words.view(np.uint16)[: len(part)] >= round(p * 2**16)
+            np.multiply(keep, np.float32(1 / (1 - p)), out=part)
+
+    # This thread draws as well: waking another one can take as long as a part.
+    others = [_pool().submit(draw) for _ in range(min(torch.get_num_threads(), len(parts)) - 1)]
+    draw()
+    for other in others:
+        other.result()
     return mask
 
 
