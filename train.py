@@ -3,11 +3,13 @@
 import os
 import secrets
 import time
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
+from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
@@ -19,7 +21,11 @@ def main(cfg: DictConfig) -> float | None:
     """The value handed to a sweeper is the best validation accuracy."""
     with refusal_recorded(cfg):
         check(cfg)
-        from parsimony.training import train  # takes seconds to import, so after the check
+        cfg = config_to_run(cfg)
+        if result := finished(Path(cfg.folder)):
+            print(f"{result.table()}\nThis run is complete: {cfg.folder}")
+            return result.best_validation_accuracy
+        from parsimony.training import train  # takes seconds to import, so after the checks
 
         return train(cfg).best_validation_accuracy
 

@@ -134,7 +134,7 @@ def test_checkpoints_load_without_pickles(finished: Result, name: str) -> None:
 def test_the_folder_holds_nothing_else(finished: Result) -> None:
     names = {path.name for path in Path(finished.folder).iterdir()}
     assert {name for name in names if not name.startswith("events.")} == {
-        "checkpoints", "config.yaml", "hparams.yaml", "result.json"
+        ".lock", "checkpoints", "config.yaml", "hparams.yaml", "result.json"
     }  # fmt: skip
 
 

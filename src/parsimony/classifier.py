@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -18,7 +19,9 @@ from parsimony.errors import InputError
 class Classifier(pl.LightningModule):
     """Trains `net` on (images, labels) with cross-entropy; logs loss and accuracy a step, an epoch and a split.
 
-    `watched` is the tag of each epoch's evaluation: "val" or "watched_test". `history` has one entry an epoch.
+    `watched` is the tag of each epoch's evaluation: "val" or "watched_test". `history` has one entry an epoch: its
+    figures, its training's `seconds`, and those `elapsed` since the run began, evaluation included.
+    `resumed` are the epochs after which a run that had broken off went on.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Classifier(pl.LightningModule):
         self.watched = watched
         self.test_tag = "test"
         self.history: list[dict[str, float]] = []
+        self.resumed: list[int] = []
         metrics = {stage: nn.ModuleDict(_metrics(classes)) for stage in ("watched", "test")}
         self.evaluation = nn.ModuleDict(metrics)
 
@@ -62,6 +66,9 @@ class Classifier(pl.LightningModule):
         except (TypeError, ValueError) as error:
             raise InputError(f"The optimizer or its schedule refuses its settings: {error}.") from error
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def on_train_start(self) -> None:
+        self.fit_started = time.perf_counter() - (self.history[-1]["elapsed"] if self.history else 0.0)
 
     def on_train_epoch_start(self) -> None:
         self.totals = torch.zeros(3, device=self.device)  # loss, correct answers, images
@@ -95,11 +102,19 @@ class Classifier(pl.LightningModule):
         loss, correct, images = self.trainer.strategy.reduce(self.totals, reduce_op="sum").tolist()  # waits for a GPU
         self.seconds = time.perf_counter() - self.started  # before the epoch's evaluation, which is not training time
         values = {"train/loss": loss / images, "train/accuracy": correct / images}
-        self.log_dict({**values, "images_per_second": images / self.seconds}, on_step=False, on_epoch=True)
+        values["images_per_second"] = images / self.seconds
+        self.log_dict(values, on_step=False, on_epoch=True, logger=False)
 
     def on_train_epoch_end(self) -> None:
         metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
-        self.history.append({"epoch": self.current_epoch + 1, "seconds": self.seconds, **metrics})
+        figures = {name: value for name, value in metrics.items() if not name.startswith("lr-")}
+        # Lightning would log them after the checkpoint is saved: a run killed in between would lose them.
+        for logger in self.loggers:
+            logger.log_metrics({**figures, "epoch": self.current_epoch}, self.global_step - 1)
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                logger.experiment.flush()
+        times = {"seconds": self.seconds, "elapsed": time.perf_counter() - self.fit_started}
+        self.history.append({"epoch": self.current_epoch + 1, **times, **metrics})
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("watched", self.watched, batch)
@@ -114,14 +129,15 @@ class Classifier(pl.LightningModule):
         metrics["loss"].update(cross_entropy(logits, labels, reduction="none"))
         metrics["accuracy"].update(logits, labels)
         values = {f"{tag}/loss": metrics["loss"], f"{tag}/accuracy": metrics["accuracy"]}
-        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True)
+        self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, logger=stage == "test")
         return logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["history"] = self.history
+        checkpoint["history"], checkpoint["resumed"] = self.history, self.resumed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        self.resumed = [*checkpoint["resumed"], len(self.history)]
 
 
 def _metrics(classes: int) -> dict[str, nn.Module]:

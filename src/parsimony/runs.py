@@ -42,6 +42,7 @@ class Result:
     seed: int
     status: str = "failed: it ended before it trained"  # or completed, interrupted, failed: why
     epochs: int = 0
+    resumed: list[int] = field(default_factory=list)  # the epochs after which it broke off and went on
     parameters: dict[str, int] = field(default_factory=dict)  # total, trainable, non_trainable
     macs: int | None = None
     validation: str | None = None  # what each epoch was scored on: validation split, or test set (watched each epoch)

@@ -4,8 +4,8 @@ import logging
 import math
 import os
 import statistics
-import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import runs
@@ -24,6 +25,7 @@ from parsimony.classifier import Classifier
 from parsimony.config import leaves, watched_tag
 from parsimony.data.datamodule import ImageData
 from parsimony.errors import InputError
+from parsimony.resume import alone, last_checkpoint
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
 
@@ -36,6 +38,7 @@ for message in (
     "Total length of `list` across ranks is zero",  # no validation split
     "recommended to use `self.log.*sync_dist=True",  # of figures that are summed over the processes already
     "Experiment logs directory .* exists and is not empty",  # the run's own folder
+    "Checkpoint directory .* exists and is not empty",
 ):
     warnings.filterwarnings("ignore", f".*{message}")
 
@@ -43,7 +46,8 @@ for message in (
 def train(cfg: DictConfig) -> Result:
     """Trains what `cfg` describes in the folder it names, and leaves result.json there, after a failure too.
 
-    Raises InputError for what cannot be trained, before anything is written.
+    Goes on from the last checkpoint where the folder has one. Raises InputError for what cannot be trained, before
+    anything is written.
     """
     _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     engine = build(cfg.engine)
@@ -69,10 +73,12 @@ def train(cfg: DictConfig) -> Result:
         hparams=dict(leaves(plain_config)),
     )
     classifier.optimizer_and_schedule(total_steps=1000, max_epochs=cfg.trainer.max_epochs)  # refuses bad settings now
+    folder = Path(cfg.folder)
+    checkpoint = last_checkpoint(folder)
     trainer = build(
         cfg.trainer,
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        logger=[build(logger) for logger in (cfg.get("logger") or {}).values() if logger],
+        logger=_loggers(cfg, checkpoint),
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
         default_root_dir=cfg.folder,
     )
@@ -93,24 +99,23 @@ def train(cfg: DictConfig) -> Result:
         folder=str(cfg.folder),
     )
     result.commit, result.dirty = runs.commit()
-    folder = Path(cfg.folder)
-    if trainer.is_global_zero:
-        print(f"{summary.table()}\n", flush=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-        for logger in trainer.loggers:
-            if isinstance(logger, pl.loggers.TensorBoardLogger):
-                logger.experiment.add_text("layers", summary.markdown())
-    try:
-        _fit_and_test(trainer, classifier, data, result)
-    except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
-        result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
-        result.history, result.epochs = classifier.history, len(classifier.history)
-        raise
-    finally:
+    with alone(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
-            result.write(folder)
+            print(f"{summary.table()}\n", flush=True)
+            runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger) and not checkpoint:
+                    logger.experiment.add_text("layers", summary.markdown())
+        try:
+            _fit_and_test(trainer, classifier, data, result, checkpoint)
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+            result.history, result.epochs = classifier.history, len(classifier.history)
+            raise
+        finally:
+            if trainer.is_global_zero:
+                result.write(folder)
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
@@ -128,12 +133,13 @@ def build(node: Any, **arguments: Any) -> Any:
         raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
 
 
-def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, result: Result) -> None:
-    started = time.perf_counter()
-    trainer.fit(classifier, data)
-    result.seconds = {"fit": time.perf_counter() - started}
-    result.history = classifier.history
+def _fit_and_test(
+    trainer: pl.Trainer, classifier: Classifier, data: ImageData, result: Result, checkpoint: Path | None
+) -> None:
+    trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    result.history, result.resumed = classifier.history, classifier.resumed
     result.epochs = len(classifier.history)
+    result.seconds["fit"] = classifier.history[-1]["elapsed"]
     result.seconds["epoch"] = statistics.median(epoch["seconds"] for epoch in classifier.history)
     result.images_per_second = statistics.median(epoch["images_per_second"] for epoch in classifier.history)
 
@@ -143,7 +149,7 @@ def _fit_and_test(trainer: pl.Trainer, classifier: Classifier, data: ImageData, 
     else:
         _test(trainer, classifier, data, "test")  # for the pictures; the figures are the watched ones
     for logger in trainer.loggers:
-        if isinstance(logger, pl.loggers.TensorBoardLogger):
+        if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
             logger.finalize("success")  # or they would wait, unwritten, for the process to end
 
@@ -245,6 +251,16 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
         if monitor not in logged:
             raise InputError(f"callbacks.{name}.monitor takes one of {', '.join(logged)}, not {monitor}.")
     return [build(node) for node in nodes.values()]
+
+
+def _loggers(cfg: DictConfig, checkpoint: Path | None) -> list[Any]:
+    nodes = [node for node in (cfg.get("logger") or {}).values() if node]
+    if not checkpoint:
+        return [build(node) for node in nodes]
+    # What was logged after the checkpoint will be logged again: TensorBoard is told to drop it.
+    step = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]
+    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": step}}
+    return [build(node, **drops.get(node["_target_"], {})) for node in nodes]
 
 
 def _validation_name(validation: int | str) -> str | None:

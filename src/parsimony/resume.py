@@ -1,0 +1,112 @@
+"""Going on with a run that broke off: which config, which checkpoint, and nobody else at the same time."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from parsimony.config import leaves
+from parsimony.errors import InputError
+from parsimony.runs import Result
+
+# What may differ from the run as it began: where it goes on, not what it computes.
+MAY_CHANGE = ("engine.threads", "trainer.accelerator", "trainer.devices", "trainer.strategy", "data.root")
+
+
+# ${run_folder:${resume},FRESH} in a config: the folder of the run to go on with, else a fresh one
+OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: resume or fresh)
+
+
+def kept_config(folder: Path) -> dict[str, Any]:
+    """The config that a run left in `folder`, which may have moved since.
+
+    Raises InputError where there is none.
+    """
+    try:
+        kept: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        return _moved(kept, kept["folder"], str(folder))
+    except FileNotFoundError:
+        raise InputError(f"{folder} is no run's folder: it has no config.yaml.") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
+
+
+def config_to_run(cfg: DictConfig) -> DictConfig:
+    """`cfg`, or the config of the run that `cfg.resume` names.
+
+    Raises InputError where that is no run, or where the folder of `cfg` holds a run of another config.
+    """
+    if cfg.resume is None:
+        _check_same(cfg, Path(cfg.folder))
+        return cfg
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError("resume goes on with one run: leave out -m.")
+    return _resumed(cfg, HydraConfig.get().overrides.task)
+
+
+def finished(folder: Path) -> Result | None:
+    """The result of the run in `folder`, if it has come to its end."""
+    try:
+        result = Result.read(folder / "result.json")
+    except FileNotFoundError:
+        return None
+    return result if result.status == "completed" else None
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.exists() else None
+
+
+def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The run's own config, with those of `overrides` that say where it goes on."""
+    kept: Any = OmegaConf.create(kept_config(Path(cfg.folder)))
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key in MAY_CHANGE:
+            OmegaConf.update(kept, key, OmegaConf.select(cfg, key))
+        elif key != "resume":
+            raise InputError(
+                f"resume goes on with the run's own config: leave out {override}. "
+                f"Only {', '.join(MAY_CHANGE)} may change."
+            )
+    return kept
+
+
+def _check_same(cfg: DictConfig, folder: Path) -> None:
+    """Raises InputError where `folder` holds a run of another config."""
+    if not (folder / "config.yaml").exists():
+        return
+    kept, now = (
+        {key: value for key, value in leaves(config) if key not in MAY_CHANGE}
+        for config in (kept_config(folder), OmegaConf.to_container(cfg, resolve=True))
+    )
+    if kept != now:
+        raise InputError(f"{folder} holds a run of another config: remove it, or take another hydra.run.dir.")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds `folder` against other runs. Raises InputError where one trains there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"Another process trains in {folder}: wait for its end.") from None
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {key: _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, old, new) for value in node]
+    inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
+    return new + node.removeprefix(old) if inside else node

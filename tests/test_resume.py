@@ -1,0 +1,167 @@
+"""A run that broke off and went on ends as one that never broke off, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import compose_run
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_training import QUIET, train_in
+from torch.utils._pytree import tree_map
+
+from parsimony.classifier import Classifier
+from parsimony.errors import InputError
+from parsimony.resume import MAY_CHANGE, alone, config_to_run, finished, kept_config
+from parsimony.runs import Result
+
+pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
+
+STEPS = 6
+RUN = (
+    *("data=digits", "model=mnist_narrow", "augment=digits", "trainer=cpu", "trainer.max_epochs=4"),
+    *(f"+trainer.limit_train_batches={STEPS}", "trainer.log_every_n_steps=2", "~callbacks.pictures"),
+)
+RECIPES = {
+    "adam, once an epoch": ("scheduler=inverse_time", "optimizer=adam", "callbacks=[default]"),
+    "sgd, every step, averaged": ("scheduler=one_cycle", "optimizer=sgd", "callbacks=[default,ema]"),
+    "muon, at milestones": ("scheduler=step", "optimizer=muon", "scheduler.milestones=[0.3,0.6]"),
+}
+
+
+class PowerCut(Exception):
+    pass
+
+
+def break_off(folder: Path, step: int, *overrides: str) -> None:
+    """Trains in `folder` until the power goes in training step `step`."""
+    training_step = Classifier.training_step
+
+    def until(self: Classifier, *arguments: object) -> torch.Tensor:
+        if self.global_step == step:
+            raise PowerCut
+        return training_step(self, *arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", until)
+        with pytest.raises(PowerCut):
+            train_in(folder, *overrides)
+
+
+def last(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def optimizer_values(checkpoint: dict) -> list:
+    states = tree_map(lambda leaf: leaf.tolist() if isinstance(leaf, torch.Tensor) else leaf, checkpoint)
+    return states["optimizer_states"]
+
+
+def untimed(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    times = ("seconds", "elapsed", "images_per_second")
+    return [{key: value for key, value in entry.items() if key not in times} for entry in history]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(event.step, event.value) for event in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+        if not tag.startswith("images_per_second")
+    }
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_weights_are_those_of_an_unbroken_run(recipe: tuple[str, ...], tmp_path: Path) -> None:
+    unbroken = train_in(tmp_path / "unbroken", *RUN, *recipe)
+    break_off(tmp_path / "broken", 1 * STEPS, *RUN, *recipe)  # at an epoch's first step
+    break_off(tmp_path / "broken", 2 * STEPS + 3, *RUN, *recipe)
+    result = train_in(tmp_path / "broken", *RUN, *recipe)
+
+    kept, new = last(tmp_path / "unbroken"), last(tmp_path / "broken")
+    assert kept["state_dict"].keys() == new["state_dict"].keys()
+    for name, weights in kept["state_dict"].items():
+        assert torch.equal(weights, new["state_dict"][name]), name
+    assert optimizer_values(new) == optimizer_values(kept)
+    assert new["lr_schedulers"] == kept["lr_schedulers"]
+    assert untimed(result.history) == untimed(unbroken.history)
+    assert (result.final, result.best) == (unbroken.final, unbroken.best)
+    assert (result.epochs, result.resumed, unbroken.resumed) == (4, [1, 2], [])
+    assert result.seconds["fit"] > sum(entry["seconds"] for entry in result.history)
+
+
+def test_the_curves_have_no_gap_and_no_double_points(tmp_path: Path) -> None:
+    train_in(tmp_path / "unbroken", *RUN)
+    break_off(tmp_path / "broken", 2 * STEPS + 3, *RUN)
+    train_in(tmp_path / "broken", *RUN)
+    assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
+
+
+def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(tmp_path: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "test_step", lambda *_: (_ for _ in ()).throw(PowerCut))
+        with pytest.raises(PowerCut):
+            train_in(tmp_path / "broken", *RUN)
+    assert train_in(tmp_path / "broken", *RUN).final == train_in(tmp_path / "unbroken", *RUN).final
+
+
+# What a command goes on with
+
+
+def command(folder: Path, *overrides: str) -> Result | dict:
+    """The config that `python train.py OVERRIDES` would train by in `folder`."""
+    cfg = compose_run(folder, *overrides)
+    return OmegaConf.to_container(config_to_run(cfg), resolve=True)
+
+
+def test_resume_takes_the_runs_own_config_wherever_it_lies(tmp_path: Path) -> None:
+    train_in(tmp_path / "run", *RUN, "optimizer.lr=0.002")
+    kept = kept_config(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    resumed = command(tmp_path / "moved", f"resume={tmp_path / 'moved'}", "engine.threads=1")
+    assert resumed["optimizer"]["lr"] == 0.002
+    assert resumed["engine"]["threads"] == 1
+    assert resumed["folder"] == str(tmp_path / "moved")
+    assert resumed["callbacks"]["last"]["dirpath"] == str(tmp_path / "moved" / "checkpoints")
+    assert {key: value for key, value in kept.items() if key not in ("folder", "callbacks", "logger", "engine")} == {
+        key: value for key, value in resumed.items() if key not in ("folder", "callbacks", "logger", "engine")
+    }
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
+    result = train_in(tmp_path / "run", *RUN, "trainer.max_epochs=1")
+    assert finished(tmp_path / "run") == result
+    assert finished(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("resume={run}", "optimizer.lr=0.1"), "leave out optimizer.lr=0.1. Only engine.threads, "),
+        (("resume={nowhere}",), "is no run's folder: it has no config.yaml"),
+        (("resume={damaged}",), "config.yaml is damaged"),
+        (("model=mnist_sep",), "holds a run of another config: remove it, or take another hydra.run.dir"),
+    ],
+)
+def test_what_it_does_not_go_on_with(overrides: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("run", "nowhere", "damaged")}
+    for folder in (folders["run"], folders["damaged"]):
+        folder.mkdir()
+        OmegaConf.save(compose_run(folder, *RUN), folder / "config.yaml")
+    (folders["damaged"] / "config.yaml").write_text("{")
+    folder = folders[overrides[0][8:-1]] if overrides[0].startswith("resume") else folders["run"]
+    with pytest.raises(InputError, match=sentence):
+        command(folder, *(override.format(**folders) for override in overrides))
+
+
+def test_the_same_command_goes_on_whatever_machine_it_is_on(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    OmegaConf.save(compose_run(tmp_path / "run", *RUN), tmp_path / "run" / "config.yaml")
+    assert "engine.threads" in MAY_CHANGE
+    assert command(tmp_path / "run", *RUN, "engine.threads=1")["engine"]["threads"] == 1
+
+
+def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with alone(tmp_path / "run"), pytest.raises(InputError, match=r"Another process trains in .*run: wait for its end"):
+        train_in(tmp_path / "run", *RUN)
+    assert not (tmp_path / "run" / "result.json").exists()
