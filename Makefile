@@ -1,4 +1,4 @@
-.PHONY: train test lint bench profile clean
+.PHONY: train test lint reproduce results bench profile clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -20,6 +20,13 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reproduce: .venv/installed
+	$(BIN)/python -m parsimony.reproduce $(ARGS)
+	$(MAKE) results
+
+results: .venv/installed
+	$(BIN)/python -m parsimony.published
 
 # TensorFlow apart from what it is compared with: TensorBoard loads it where it finds it.
 .venv-bench/installed: pyproject.toml

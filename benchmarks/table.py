@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from parsimony.published import filled, read_runs
 from parsimony.runs import Result
 
 HERE = Path(__file__).resolve().parent
@@ -13,7 +14,6 @@ ENGINES = {
     "fast": HERE.parent / "results" / "reproduce" / "mnist_narrow",
     "plain": HERE.parent / "results" / "engine_plain" / "mnist_narrow",
 }
-BEGIN, END = "<!-- begin: written by table.py -->", "<!-- end -->"
 
 
 def render(results: list[dict[str, Any]]) -> str:
@@ -49,20 +49,8 @@ def render_accuracy(engines: dict[str, list[Result]]) -> str:
     return "\n".join([*lines, "", f"The means differ by {means['fast'] - means['plain']:+.3f} points (fast - plain)."])
 
 
-def updated(readme: str, *tables: str) -> str:
-    """The README with its tables, in order, written anew."""
-    parts = readme.split(BEGIN)
-    assert len(parts) == len(tables) + 1, "a table and its place in README.md belong together"
-    rest = (f"{BEGIN}\n{table}\n{END}{part.partition(END)[2]}" for table, part in zip(tables, parts[1:], strict=True))
-    return "".join([parts[0], *rest])
-
-
 def tables() -> tuple[str, str]:
     return render(read()), render_accuracy({engine: read_runs(folder) for engine, folder in ENGINES.items()})
-
-
-def read_runs(folder: Path) -> list[Result]:
-    return [Result.read(path) for path in sorted(folder.glob("seed-*.json"))]
 
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -102,4 +90,4 @@ def _spread(values: dict[str, Any] | None, form: str, unit: str = "") -> str:
 
 if __name__ == "__main__":
     path = HERE / "README.md"
-    path.write_text(updated(path.read_text(), *tables()))
+    path.write_text(filled(path.read_text(), *tables()))

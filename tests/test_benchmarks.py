@@ -10,6 +10,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from parsimony.config import CONF
 from parsimony.nets.layers import FastDropout, conv
+from parsimony.published import BEGIN, END, filled
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -66,13 +67,13 @@ def test_every_network_has_a_batch() -> None:
 
 def test_the_readmes_table_is_that_of_the_results() -> None:
     readme = (table.HERE / "README.md").read_text()
-    assert table.BEGIN in readme
-    assert readme == table.updated(readme, *table.tables()), "run python benchmarks/table.py"
+    assert BEGIN in readme
+    assert readme == filled(readme, *table.tables()), "run python benchmarks/table.py"
 
 
 def test_a_table_shows_the_figures_and_where_they_are_from(results: Path) -> None:
     (result,) = table.read(results)
-    text = table.updated(f"# Head\n{table.BEGIN}\nold\n{table.END}\nfoot\n", table.render([result]))
+    text = filled(f"# Head\n{BEGIN}\nold\n{END}\nfoot\n", table.render([result]))
     assert text.startswith("# Head\n")
     assert text.endswith("\nfoot\n")
     assert "old" not in text

@@ -1,0 +1,186 @@
+"""The published results: their recipes, the runs in results/, and the tables written from them.
+
+`python -m parsimony.published` (make results) writes the tables into README.md and docs/results.md.
+"""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from parsimony.config import CONF
+from parsimony.runs import PROJECT, Result, replace_file
+
+RESULTS = PROJECT / "results"
+README, PAGE = PROJECT / "README.md", PROJECT / "docs" / "results.md"
+BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
+
+# What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
+RECIPE = (
+    *("model", "augment", "optimizer", "scheduler", "label_smoothing", "trainer.max_epochs", "callbacks.ema"),
+    *("data.source.name", "data.batch_size", "data.validation", "data.train_images"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published recipe and its runs. `reported` is the original's test accuracy in %, if there was an original."""
+
+    network: str
+    runs: list[Result]
+    seeds: int
+    reported: float | None = None
+    source: str = ""
+    note: str = ""
+
+    @property
+    def experiment(self) -> str:
+        return f"reproduce/{self.network}"
+
+    def accuracies(self, at: str = "final") -> list[float]:
+        """Each run's test accuracy in %, at its `final` epoch or at its `best` on the test set."""
+        return [100 * getattr(run, at).test["accuracy"] for run in self.runs]
+
+    @property
+    def verdict(self) -> str:
+        """Our mean beside the reported figure, both as they are printed."""
+        if not self.runs or self.reported is None:
+            return ""
+        lead = round(round(statistics.mean(self.accuracies()), 2) - self.reported, 2)
+        return "met" if lead == 0 else f"beaten by {lead:.2f}" if lead > 0 else f"below by {-lead:.2f}"
+
+
+def rows(results: Path = RESULTS) -> list[Row]:
+    """In the order of results/reported.yaml; `results` is the folder of the runs."""
+    reported: Any = OmegaConf.to_container(OmegaConf.load(RESULTS / "reported.yaml"))
+    return [Row(network, runs=read_runs(results / "reproduce" / network), **row) for network, row in reported.items()]
+
+
+def read_runs(folder: Path) -> list[Result]:
+    """Those of a recipe, by seed."""
+    return sorted(map(Result.read, folder.glob("seed-*.json")), key=lambda run: run.seed)
+
+
+def recipe(config: Any) -> dict[str, Any]:
+    """What of a run's config defines its recipe."""
+    parts = {key: OmegaConf.select(OmegaConf.create(config), key) for key in RECIPE}
+    return {
+        key: OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
+        for key, part in parts.items()
+    }
+
+
+def current_recipe(experiment: str) -> dict[str, Any]:
+    """That of the experiment's config as it is now."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return recipe(compose("config", [f"experiment={experiment}"]))
+
+
+def changes(run: Result, experiment: str) -> list[str]:
+    """The keys of the recipe in which `run` differs from the experiment's config as it is now."""
+    now, then = current_recipe(experiment), recipe(run.config)
+    return [key for key in RECIPE if now[key] != then[key]]
+
+
+def short_table(rows: Iterable[Row]) -> str:
+    """For README.md."""
+    lines = [
+        "| network | data | parameters | epochs | reported | ours: mean ± sd (runs) | |",
+        "|---|---|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        facts = [*_facts(row), str(row.runs[0].epochs)] if row.runs else ["-"] * 3
+        ours = [_spread(row.accuracies()), row.verdict] if row.runs else ["not run yet", ""]
+        lines.append(_line(f"`{row.network}`", *facts, _percent(row.reported), *ours))
+    return "\n".join(lines)
+
+
+def full_table(rows: Iterable[Row]) -> str:
+    """For docs/results.md."""
+    lines = [
+        "| network | data | parameters | MACs | epochs | batch | reported | ours: mean ± sd (runs) | verdict "
+        "| each run, by seed | best epoch on the test set | seconds an epoch | machine |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|--:|---|",
+    ]
+    for row in rows:
+        if not row.runs:
+            lines.append(_line(f"`{row.network}`", *["-"] * 5, _percent(row.reported), "not run yet", *["-"] * 5))
+            continue
+        run = row.runs[0]
+        lines.append(
+            _line(
+                f"`{row.network}`",
+                *_facts(row),
+                f"{run.macs:,}",
+                str(run.epochs),
+                str(run.config["data"]["batch_size"]),
+                _percent(row.reported),
+                _spread(row.accuracies()),
+                row.verdict or "-",
+                " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies()),
+                _spread(row.accuracies("best")),
+                f"{statistics.median(run.seconds['epoch'] for run in row.runs):.0f}",
+                " and ".join(sorted({f"{run.device}, {_threads(run)}" for run in row.runs})),
+            )
+        )
+    return "\n".join(lines)
+
+
+def notes(rows: Iterable[Row]) -> str:
+    """Where each figure comes from and what to know of it, with the command that trains it."""
+    lines = []
+    for row in rows:
+        parts = [row.source[:1].upper() + row.source[1:] + "." if row.source else "", row.note]
+        lines.append(f"- `{row.network}`: {' '.join(filter(None, parts))}  ")
+        lines.append(f"  `python train.py experiment={row.experiment} seed=0`")
+    return "\n".join(lines)
+
+
+def filled(text: str, *tables: str) -> str:
+    """`text` with its tables, in order, written anew."""
+    parts = text.split(BEGIN)
+    assert len(parts) == len(tables) + 1, "a table and its place in the text belong together"
+    rest = (f"{BEGIN}\n{table}\n{END}{part.partition(END)[2]}" for table, part in zip(tables, parts[1:], strict=True))
+    return "".join([parts[0], *rest])
+
+
+def pages(results: Path = RESULTS) -> dict[Path, str]:
+    """Every page with tables of published results, as it should read."""
+    found = rows(results)
+    return {
+        README: filled(README.read_text(), short_table(found)),
+        PAGE: filled(PAGE.read_text(), full_table(found), notes(found)),
+    }
+
+
+def _facts(row: Row) -> list[str]:
+    names = sorted({run.data["name"] for run in row.runs})
+    return [" and ".join(names), f"{row.runs[0].parameters['total']:,}"]
+
+
+def _spread(accuracies: list[float]) -> str:
+    mean = f"{statistics.mean(accuracies):.2f}"
+    if len(accuracies) == 1:
+        return f"{mean} % (n=1)"
+    return f"{mean} ± {statistics.stdev(accuracies):.2f} % (n={len(accuracies)})"
+
+
+def _percent(reported: float | None) -> str:
+    return "-" if reported is None else f"{reported:.2f} %"
+
+
+def _threads(run: Result) -> str:
+    return f"{run.threads} thread{'' if run.threads == 1 else 's'}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        replace_file(path, text)

@@ -1,0 +1,166 @@
+"""The committed results against their recipes, and the pages against the results."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import compose_run, group_options
+from omegaconf import OmegaConf
+
+from parsimony import reproduce
+from parsimony.config import CONF
+from parsimony.errors import InputError
+from parsimony.published import PAGE, RECIPE, Row, changes, current_recipe, full_table, pages, recipe, rows, short_table
+from parsimony.runs import Epoch, Result
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment" / "reproduce").glob("*.yaml"))
+COMMITTED = [(row.experiment, run) for row in rows() for run in row.runs]
+
+
+def made_up(seed: int = 0, final: float = 0.9944, best: float = 0.9950) -> Result:
+    return Result(
+        name="reproduce/mnist_narrow",
+        overrides=[],
+        seed=seed,
+        status="completed",
+        epochs=20,
+        parameters={"total": 5904},
+        macs=1_000_000,
+        final=Epoch(20, test={"loss": 0.02, "accuracy": final}),
+        best=Epoch(18, test={"loss": 0.02, "accuracy": best}),
+        seconds={"fit": 400.0, "epoch": 20.0},
+        device="a CPU, 2 cores",
+        threads=1,
+        data={"name": "mnist"},
+        config={"data": {"batch_size": 128}},
+    )
+
+
+def row(*runs: Result, reported: float | None = 99.43) -> Row:
+    return Row("mnist_narrow", list(runs), seeds=5, reported=reported)
+
+
+def test_the_pages_are_those_of_the_results() -> None:
+    for path, text in pages().items():
+        assert path.read_text() == text, "run make results"
+
+
+def test_every_recipe_has_its_row() -> None:
+    assert sorted(row.network for row in rows()) == EXPERIMENTS
+
+
+@pytest.mark.parametrize(("experiment", "run"), COMMITTED, ids=[f"{name}-{run.seed}" for name, run in COMMITTED])
+def test_a_committed_result_is_one_of_its_recipe(experiment: str, run: Result) -> None:
+    assert changes(run, experiment) == []
+    assert (run.name, run.status, run.dirty) == (experiment, "completed", False)
+    assert run.epochs == run.final.epoch == run.config["trainer"]["max_epochs"] == len(run.history)
+    assert run.data["publisher"] or "copy" in run.data["name"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str) -> None:
+    now = current_recipe(f"reproduce/{experiment}")
+    assert now["data.validation"] == "test"
+    assert now["data.train_images"] == (30_000 if experiment == "mnist_wide" else None)
+    assert now["model"]["_target_"].rpartition(".")[2] in group_options("model")
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("optimizer.lr=0.1", ["optimizer"]),
+        ("model.dropout=0.2", ["model"]),
+        ("scheduler=cosine", ["scheduler"]),
+        ("data.batch_size=64", ["data.batch_size"]),
+        ("data.validation=5000", ["data.validation"]),
+        ("data.train_images=100", ["data.train_images"]),
+        ("augment=digits", ["augment"]),
+        ("trainer.max_epochs=5", ["trainer.max_epochs"]),
+        ("callbacks=[default,ema]", ["callbacks.ema"]),
+        ("label_smoothing=0.1", ["label_smoothing"]),
+        ("engine=plain", []),
+        ("seed=3", []),
+        ("trainer.log_every_n_steps=7", []),
+        ("logger=csv", []),
+        ("data.root=elsewhere", []),
+    ],
+)
+def test_what_makes_a_result_stale(override: str, changed: list[str], tmp_path: Path) -> None:
+    config = OmegaConf.to_container(compose_run(tmp_path, "experiment=reproduce/mnist_narrow", override))
+    assert changes(replace(made_up(), config=config), "reproduce/mnist_narrow") == changed
+    assert list(recipe(config)) == list(RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("reported", "verdict"), [(99.43, "beaten by 0.01"), (99.44, "met"), (99.49, "below by 0.05"), (None, "")]
+)
+def test_a_verdict_compares_what_is_printed(reported: float | None, verdict: str) -> None:
+    assert row(made_up(), made_up(1, 0.99436), reported=reported).verdict == verdict
+
+
+def test_tables_tell_means_from_single_runs() -> None:
+    single, several = row(made_up()), row(made_up(), made_up(1, 0.9940, 0.9952))
+    assert "99.44 % (n=1)" in short_table([single])
+    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01 |" in short_table([several])
+    line = full_table([several]).splitlines()[-1]
+    assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread |" in line
+    assert "not run yet" in short_table([row()])
+    assert "not run yet" in full_table([row()])
+
+
+def test_the_page_has_every_command() -> None:
+    page = PAGE.read_text()
+    for experiment in EXPERIMENTS:
+        assert f"`python train.py experiment=reproduce/{experiment} seed=0`" in page
+
+
+# python -m parsimony.reproduce
+
+FAKE_TRAINING = """
+import sys
+from pathlib import Path
+from parsimony.runs import Epoch, Result
+keys = dict(argument.split("=", 1) for argument in sys.argv[1:])
+seed = int(keys["seed"])
+if seed == 1:
+    sys.exit("out of luck")
+final = Epoch(20, test={"loss": 0.02, "accuracy": 0.99})
+folder = Path("runs", keys["experiment"], f"seed-{seed}")
+Result(keys["experiment"], [], seed, status="completed", final=final).write(folder)
+"""
+
+
+def test_it_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    (tmp_path / "train.py").write_text(FAKE_TRAINING)
+    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
+    monkeypatch.setattr(
+        sys, "argv", ["reproduce", "mnist_narrow", "--seeds", "2", "--results", str(tmp_path / "results")]
+    )
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert ended.value.code == 1
+    out = capsys.readouterr().out
+    assert "reproduce/mnist_narrow seed 0: 99.00 %" in out
+    assert "reproduce/mnist_narrow seed 1 failed" in out
+    assert "out of luck" in (tmp_path / "runs" / "reproduce" / "mnist_narrow" / "seed-1" / "output.log").read_text()
+    kept = list((tmp_path / "results" / "reproduce" / "mnist_narrow").iterdir())
+    assert [path.name for path in kept] == ["seed-0.json"]
+
+
+def test_it_skips_what_is_there_and_refuses_what_another_recipe_made(tmp_path: Path) -> None:
+    config = OmegaConf.to_container(compose_run(tmp_path, "experiment=reproduce/mnist_narrow"))
+    there = replace(made_up(2), config=config)
+    assert reproduce.missing(row(there), tmp_path) == [0, 1, 3, 4]
+    config["optimizer"]["lr"] = 1.0
+    with pytest.raises(InputError, match=r"seed-2.json was made by another recipe \(optimizer\): remove it"):
+        reproduce.missing(row(replace(there, config=config)), tmp_path)
+
+
+def test_an_unknown_network_is_one_sentence() -> None:
+    command = [sys.executable, "-m", "parsimony.reproduce", "mnist_nrrow"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "there is no recipe mnist_nrrow; there are mnist_wide, mnist_plain" in done.stderr
+    assert "Traceback" not in done.stderr
