@@ -53,6 +53,7 @@ def config(network: str, batch: int, folder: Path, threads: int | None, callback
         *(f"model={network}", f"name={network}", f"folder={folder}", f"data.batch_size={batch}"),
         *("data.validation=0", "augment=none", "trainer=cpu", f"trainer.max_epochs={EPOCHS}"),
         f"engine.threads={threads or 'null'}",
+        "allow_targets=[torch_ways,__main__]",
         f"+callbacks.bench._target_={callback}",
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):

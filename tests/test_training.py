@@ -421,7 +421,12 @@ def interrupting(dropout: float) -> nn.Module:
 
 
 def broken_off(tmp_path: Path, network: str, error: type[BaseException]) -> Result:
-    keys = ("model=mnist_plain", f"model._target_=test_training.{network}", "++trainer.limit_train_batches=2")
+    keys = (
+        "model=mnist_plain",
+        f"model._target_=test_training.{network}",
+        "allow_targets=[test_training]",
+        "++trainer.limit_train_batches=2",
+    )
     with pytest.raises(error):
         train_in(tmp_path / "run", *QUICK, *keys, "trainer.max_epochs=3")
     return Result.read(tmp_path / "run" / "result.json")

@@ -1,5 +1,6 @@
 """The LightningModule that wraps any network."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from parsimony.errors import InputError
+from parsimony.errors import InputError, RunError
 
 
 class Classifier(pl.LightningModule):
@@ -79,11 +80,14 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if (due or loss.device.type == "cpu") and not loss.isfinite():  # on a GPU to look is to wait
+            raise self._diverged(f"The loss is {loss.item()}")
         # Summed here rather than in torchmetrics: its bookkeeping costs more than these networks' smallest layers.
         with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
             self.totals += torch.stack([loss * len(labels), correct, torch.full_like(loss, len(labels))])
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if due:
             self._log_step(loss, correct, len(labels))
         return loss
 
@@ -105,8 +109,20 @@ class Classifier(pl.LightningModule):
         values["images_per_second"] = images / self.seconds
         self.log_dict(values, on_step=False, on_epoch=True, logger=False)
 
+    def _diverged(self, what: str) -> RunError:
+        rates = " and ".join(f"{group['lr']:g}" for group in self.trainer.optimizers[0].param_groups)
+        return RunError(
+            f"{what} in step {self.global_step:,} (epoch {self.current_epoch + 1}), at learning rate {rates}: take a "
+            "lower optimizer.lr, or set trainer.gradient_clip_val."
+        )
+
     def on_train_epoch_end(self) -> None:
         metrics = {name: value.item() for name, value in self.trainer.callback_metrics.items()}
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"{name} is {value}")
+        if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
+            raise self._diverged("A weight is not finite")
         figures = {name: value for name, value in metrics.items() if not name.startswith("lr-")}
         # Lightning would log them after the checkpoint is saved: a run killed in between would lose them.
         for logger in self.loggers:

@@ -25,8 +25,10 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from parsimony.errors import InputError
+from parsimony.errors import InputError, RunError
+from parsimony.targets import check_names
 
+INTERRUPTED, TERMINATED = 130, 143  # exit codes after Ctrl-C and SIGTERM, as shells have them
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
@@ -41,14 +43,19 @@ OmegaConf.register_new_resolver("watched", watched_tag)  # ${watched:${data.vali
 def check(cfg: DictConfig) -> None:
     """Raises InputError for the first value of a wrong type or out of its range."""
     try:
-        values = dict(leaves(OmegaConf.to_container(cfg, resolve=True)))
+        config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
+    values = dict(leaves(config))
     for key, value in values.items():
         for pattern, (accepts, expected) in _RULES.items():
             if re.fullmatch(pattern, key) and not accepts(value):
                 raise InputError(f"{key} takes {expected}, not {_typed(value)}.")
-    defaults = _defaults(HydraConfig.get().overrides.task)
+    typed = HydraConfig.get().overrides.task
+    if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in typed):
+        raise InputError("allow_targets is taken from the command line only, never from a config file.")
+    check_names(config, cfg.get("allow_targets") or [])
+    defaults = _defaults(typed)
     known = [str(key) for key in defaults]
     for key in map(str, cfg):
         if key not in known:
@@ -89,6 +96,8 @@ def one_sentence_errors() -> Iterator[None]:
         os.environ.update(HYDRA_FULL_ERROR="1", PARSIMONY_ONE_SENTENCE="1")
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if "PARSIMONY_ONE_SENTENCE" not in os.environ or (text := sentence(error)) is None:
             raise
@@ -108,7 +117,7 @@ def sentence(error: Exception) -> str | None:
         return f"The config does not resolve: {str(error).splitlines()[0]}."
     if text.startswith("Config group override must be"):  # Hydra's bare ValueError
         return "A group takes the name of one of its options, never null: --help lists them."
-    return text if isinstance(error, InputError | CompactHydraException) else None
+    return text if isinstance(error, InputError | RunError | CompactHydraException) else None
 
 
 def _composition_sentence(error: ConfigCompositionException, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one exception a user causes."""
+"""What ends a command with a sentence instead of a traceback."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The commands print the message without a traceback and exit with 1; anything else that is raised is a bug.
     """
+
+
+class RunError(RuntimeError):
+    """A training that cannot go on: why, what is left of it, and what to do, in a sentence or two."""

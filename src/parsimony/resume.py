@@ -17,7 +17,11 @@ from parsimony.errors import InputError
 from parsimony.runs import Result
 
 # What may differ from the run as it began: where it goes on, not what it computes.
-MAY_CHANGE = ("engine.threads", "trainer.accelerator", "trainer.devices", "trainer.strategy", "data.root")
+MAY_CHANGE = (
+    *("engine.threads", "trainer.accelerator", "trainer.devices", "trainer.strategy", "data.root"),
+    "allow_targets",  # of the command alone, whatever the folder's config says
+)
+DATA_ROOT = ("data.root", "data.source.root")
 
 
 # ${run_folder:${resume},FRESH} in a config: the folder of the run to go on with, else a fresh one
@@ -60,18 +64,24 @@ def finished(folder: Path) -> Result | None:
     return result if result.status == "completed" else None
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.exists() else None
+def settings(config: Any) -> dict[str, Any]:
+    """What a run and its continuation share: the config but for places and devices."""
+    return {
+        key: value
+        for key, value in leaves(config)
+        if key not in (*MAY_CHANGE, *DATA_ROOT) and not str(value).startswith(config["folder"])
+    }
 
 
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The run's own config, with those of `overrides` that say where it goes on."""
     kept: Any = OmegaConf.create(kept_config(Path(cfg.folder)))
+    kept.allow_targets = cfg.allow_targets
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key in MAY_CHANGE:
-            OmegaConf.update(kept, key, OmegaConf.select(cfg, key))
+            for changed in DATA_ROOT if key == "data.root" else (key,):
+                OmegaConf.update(kept, changed, OmegaConf.select(cfg, changed))
         elif key != "resume":
             raise InputError(
                 f"resume goes on with the run's own config: leave out {override}. "
@@ -84,10 +94,7 @@ def _check_same(cfg: DictConfig, folder: Path) -> None:
     """Raises InputError where `folder` holds a run of another config."""
     if not (folder / "config.yaml").exists():
         return
-    kept, now = (
-        {key: value for key, value in leaves(config) if key not in MAY_CHANGE}
-        for config in (kept_config(folder), OmegaConf.to_container(cfg, resolve=True))
-    )
+    kept, now = settings(kept_config(folder)), settings(OmegaConf.to_container(cfg, resolve=True))
     if kept != now:
         raise InputError(f"{folder} holds a run of another config: remove it, or take another hydra.run.dir.")
 

@@ -1,6 +1,7 @@
 """A run's folder: config.yaml, result.json, checkpoints/, event files. Writing it and reading it back."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -72,7 +73,7 @@ class Result:
         """result.json in `folder`, whole or not at all."""
         content = asdict(self)
         del content["folder"]  # it may move
-        replace_file(folder / "result.json", json.dumps(content, indent=1) + "\n")
+        replace_file(folder / "result.json", json.dumps(_strict(content), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Result":
@@ -96,6 +97,15 @@ class Result:
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
+
+
+def _strict(node: Any) -> Any:
+    """What JSON has no number for becomes null."""
+    if isinstance(node, dict):
+        return {key: _strict(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_strict(value) for value in node]
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _shown(scores: Scores) -> str:

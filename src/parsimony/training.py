@@ -4,8 +4,10 @@ import logging
 import math
 import os
 import statistics
+import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,19 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from parsimony import runs
+from parsimony import checkpoints, runs
 from parsimony.callbacks import Reseed
 from parsimony.classifier import Classifier
-from parsimony.config import leaves, watched_tag
+from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.datamodule import ImageData
-from parsimony.errors import InputError
-from parsimony.resume import alone, last_checkpoint
+from parsimony.errors import InputError, RunError
+from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
+from parsimony.targets import check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -49,6 +53,8 @@ def train(cfg: DictConfig) -> Result:
     Goes on from the last checkpoint where the folder has one. Raises InputError for what cannot be trained, before
     anything is written.
     """
+    plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_objects(plain_config, cfg.allow_targets)
     _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
     engine = build(cfg.engine)
     engine.start()
@@ -62,7 +68,6 @@ def train(cfg: DictConfig) -> Result:
     data.setup()
     assert data.images is not None
 
-    plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
     classifier = Classifier(
         net,
         build(cfg.optimizer),
@@ -70,15 +75,16 @@ def train(cfg: DictConfig) -> Result:
         classes=len(data.images.classes),
         label_smoothing=cfg.label_smoothing,
         watched=watched_tag(cfg.data.validation),
-        hparams=dict(leaves(plain_config)),
+        hparams=settings(plain_config),
     )
     classifier.optimizer_and_schedule(total_steps=1000, max_epochs=cfg.trainer.max_epochs)  # refuses bad settings now
     folder = Path(cfg.folder)
-    checkpoint = last_checkpoint(folder)
+    checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
     trainer = build(
         cfg.trainer,
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        logger=_loggers(cfg, checkpoint),
+        plugins=[checkpoints.CheckpointFiles()],
+        logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
         default_root_dir=cfg.folder,
     )
@@ -107,11 +113,13 @@ def train(cfg: DictConfig) -> Result:
                 if isinstance(logger, TensorBoardLogger) and not checkpoint:
                     logger.experiment.add_text("layers", summary.markdown())
         try:
-            _fit_and_test(trainer, classifier, data, result, checkpoint)
+            with _ends_explained(folder, classifier):
+                _fit_and_test(trainer, classifier, data, result, checkpoint)
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+            interrupted = isinstance(error, SystemExit)
             result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
-            result.history, result.epochs = classifier.history, len(classifier.history)
+            result.history, result.resumed = classifier.history, classifier.resumed
+            result.epochs = len(classifier.history)
             raise
         finally:
             if trainer.is_global_zero:
@@ -131,6 +139,40 @@ def build(node: Any, **arguments: Any) -> Any:
             raise cause from None
         message = " ".join(str(cause or error).split()).rstrip(".")
         raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
+
+
+@contextmanager
+def _ends_explained(folder: Path, classifier: Classifier) -> Iterator[None]:
+    """An interruption ends the process with the exit code that shells know; a full disk is told in a sentence."""
+    try:
+        yield
+    except SIGTERMException:  # Lightning raises it once the step is done
+        print(_how_to_resume(folder, classifier), flush=True)
+        sys.exit(TERMINATED)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        print(_how_to_resume(folder, classifier), flush=True)
+        sys.exit(INTERRUPTED)
+    except RunError as error:
+        raise RunError(f"{error} {_last_good(folder, classifier)}") from error
+    except OSError as error:
+        where = error.filename or folder
+        raise RunError(f"{error.strerror or error}: {where}. {_how_to_resume(folder, classifier)}") from error
+
+
+def _last_good(folder: Path, classifier: Classifier) -> str:
+    if not classifier.history:
+        return "No epoch was finished before."
+    return (
+        f"The last good checkpoint is {folder / 'checkpoints' / checkpoints.LAST}, of epoch {len(classifier.history)}."
+    )
+
+
+def _how_to_resume(folder: Path, classifier: Classifier) -> str:
+    epochs = len(classifier.history)
+    kept = f"{epochs} of {classifier.trainer.max_epochs} epochs are kept" if epochs else "No epoch was finished"
+    return f"{kept}; to go on: python train.py resume={folder}"
 
 
 def _fit_and_test(
@@ -253,13 +295,10 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return [build(node) for node in nodes.values()]
 
 
-def _loggers(cfg: DictConfig, checkpoint: Path | None) -> list[Any]:
+def _loggers(cfg: DictConfig, at_step: int) -> list[Any]:
+    # What a run logged after the checkpoint that it goes on from will be logged again: TensorBoard is told to drop it.
+    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}} if at_step else {}
     nodes = [node for node in (cfg.get("logger") or {}).values() if node]
-    if not checkpoint:
-        return [build(node) for node in nodes]
-    # What was logged after the checkpoint will be logged again: TensorBoard is told to drop it.
-    step = torch.load(checkpoint, weights_only=True, map_location="cpu")["global_step"]
-    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": step}}
     return [build(node, **drops.get(node["_target_"], {})) for node in nodes]
 
 

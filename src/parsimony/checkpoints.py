@@ -1,0 +1,93 @@
+"""A run's checkpoints: written whole or not at all, the one before kept, read without running any code in them."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from parsimony.errors import InputError
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+# What Lightning and the classifier write, of which a resumed run needs every one.
+KEYS = {
+    "epoch",
+    "global_step",
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "callbacks",
+    "history",
+    "resumed",
+}
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes beside the old checkpoint and renames; keeps the last but one, should the last be damaged.
+
+    The checksum is the archive's own: a CRC-32 of each tensor and of the pickle that names them.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with beside.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == LAST and path.exists():
+                path.replace(path.with_name(PREVIOUS))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The checkpoint, on the CPU. Raises InputError for what is damaged, incomplete or would run code."""
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged archive can raise any
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{path} is damaged or no checkpoint: {reason or type(error).__name__}.") from error
+    if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
+        raise InputError(f"{path} is no checkpoint of a run.")
+    return checkpoint
+
+
+def to_resume(folder: Path, net: nn.Module, settings: dict[str, Any]) -> tuple[Path, int] | None:
+    """The newest sound checkpoint of the run in `folder` and the steps taken by then; None if it has none yet.
+
+    It must have the tensors of `net` and have been made with `settings`. Raises InputError if no checkpoint is sound.
+    """
+    paths = [path for path in (folder / "checkpoints" / name for name in (LAST, PREVIOUS)) if path.exists()]
+    problems = []
+    for path in paths:
+        try:
+            checkpoint = read(path)
+            _check_belongs(checkpoint, path, net, settings)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            print(f"{problems[0]} Going on from the one before, of epoch {len(checkpoint['history'])}.", flush=True)
+        return path, checkpoint["global_step"]
+    if problems:
+        raise InputError(f"{' '.join(problems)} Remove {folder / 'checkpoints'} to begin again.")
+    return None
+
+
+def _check_belongs(checkpoint: dict[str, Any], path: Path, net: nn.Module, settings: dict[str, Any]) -> None:
+    shapes = {f"net.{name}": tensor.shape for name, tensor in net.state_dict().items()}
+    found = {name: getattr(tensor, "shape", None) for name, tensor in checkpoint["state_dict"].items()}
+    if any(found.get(name) != shape for name, shape in shapes.items()):
+        raise InputError(f"{path} is of another network.")
+    if checkpoint.get("hyper_parameters") != settings:
+        raise InputError(f"{path} is of a run with other settings.")

@@ -1,0 +1,66 @@
+"""Which Python objects a config may name: a config from a stranger must not run what it likes."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+
+from parsimony.errors import InputError
+
+ALLOWED = ("torch", "pytorch_lightning", "torchmetrics", "hydra", "parsimony")
+# Of these, what runs code that it is given: pickles, sources, other targets
+LOADERS = (
+    "torch.hub",
+    "torch.load",
+    "torch.jit",
+    "torch.package",
+    "torch.utils.cpp_extension",
+    "hydra.utils",
+    "hydra._internal",
+)
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a container of dicts and lists."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def check_names(config: Any, allow: Sequence[str]) -> None:
+    """Raises InputError for the first target outside ALLOWED and `allow`. Imports nothing."""
+    for target in targets(config):
+        inside = _within(target, ALLOWED) and not _within(target, LOADERS)
+        if not inside and not _within(target, allow):
+            raise InputError(
+                f"The config would run {target}, which is outside {', '.join(ALLOWED)}: if you trust it, add "
+                f"'allow_targets=[{target}]' to the command."
+            )
+
+
+def check_objects(config: Any, allow: Sequence[str]) -> None:
+    """As `check_names`, and for a target that is another module's behind an allowed name, such as torch.os.system."""
+    check_names(config, allow)
+    for target in targets(config):
+        if _within(target, allow):
+            continue
+        try:
+            found = get_object(target)
+        except Exception as error:
+            raise InputError(f"The config names {target}, which cannot be imported: {error}") from error
+        home = getattr(found, "__module__", None) or ""
+        if (
+            not (inspect.isclass(found) or inspect.isroutine(found))
+            or not _within(home, ALLOWED)
+            or _within(home, LOADERS)
+        ):
+            raise InputError(f"The config would run {target}, which is {home or 'a module'}'s: leave it out.")
+
+
+def _within(name: str, packages: Sequence[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
