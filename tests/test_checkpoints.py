@@ -126,6 +126,7 @@ def test_a_crafted_checkpoint_runs_nothing(folder: Path, tmp_path: Path) -> None
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "last.ckpt"
+    (tmp_path / ".last.ckpt.1").write_text("of a process that was killed")
     files = CheckpointFiles()
     files.save_checkpoint({"epoch": 0}, path)
     with monkeypatch.context() as patch:

@@ -47,7 +47,8 @@ class CheckpointFiles(TorchCheckpointIO):
                 path.replace(path.with_name(PREVIOUS))
             beside.replace(path)
         finally:
-            beside.unlink(missing_ok=True)
+            for left in path.parent.glob(f".{path.name}.*"):  # this one, or that of a process that was killed
+                left.unlink()
 
 
 def read(path: Path) -> dict[str, Any]:
