@@ -34,11 +34,12 @@ def kept_config(folder: Path) -> dict[str, Any]:
     Raises InputError where there is none.
     """
     try:
-        kept: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        return _moved(kept, kept["folder"], str(folder))
+        kept: Any = OmegaConf.load(folder / "config.yaml")
+        kept.folder = str(folder)
+        return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
     except FileNotFoundError:
         raise InputError(f"{folder} is no run's folder: it has no config.yaml.") from None
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
 
 
@@ -108,12 +109,3 @@ def alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"Another process trains in {folder}: wait for its end.") from None
-
-
-def _moved(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _moved(value, old, new) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_moved(value, old, new) for value in node]
-    inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
-    return new + node.removeprefix(old) if inside else node

@@ -99,6 +99,16 @@ class Result:
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
 
 
+def portable(config: Any, folder: str) -> Any:
+    """`config` with `${folder}` in the place of the run's folder, which may move and is of no use elsewhere."""
+    if isinstance(config, dict):
+        return {key: None if key == "folder" else portable(value, folder) for key, value in config.items()}
+    if isinstance(config, list):
+        return [portable(value, folder) for value in config]
+    inside = isinstance(config, str) and (config == folder or config.startswith(f"{folder}/"))
+    return "${folder}" + config.removeprefix(folder) if inside else config
+
+
 def _strict(node: Any) -> Any:
     """What JSON has no number for becomes null."""
     if isinstance(node, dict):

@@ -101,14 +101,14 @@ def train(cfg: DictConfig) -> Result:
         precision=str(trainer.precision),
         versions=runs.versions(),
         data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
-        config=plain_config,
+        config=runs.portable(plain_config, cfg.folder),
         folder=str(cfg.folder),
     )
     result.commit, result.dirty = runs.commit()
     with alone(folder) if trainer.is_global_zero else nullcontext():
         if trainer.is_global_zero:
             print(f"{summary.table()}\n", flush=True)
-            runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+            runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger) and not checkpoint:
                     logger.experiment.add_text("layers", summary.markdown())
