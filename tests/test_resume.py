@@ -90,6 +90,14 @@ def test_the_weights_are_those_of_an_unbroken_run(recipe: tuple[str, ...], tmp_p
     assert result.seconds["fit"] > sum(entry["seconds"] for entry in result.history)
 
 
+def test_a_run_that_moved_goes_on_with_its_best_checkpoint(tmp_path: Path) -> None:
+    unbroken = train_in(tmp_path / "unbroken", *RUN)
+    break_off(tmp_path / "broken", 2 * STEPS + 3, *RUN)
+    (tmp_path / "broken").rename(tmp_path / "moved")
+    assert train_in(tmp_path / "moved", *RUN).best == unbroken.best
+    assert last(tmp_path / "moved")["callbacks"].keys() == last(tmp_path / "unbroken")["callbacks"].keys()
+
+
 def test_the_curves_have_no_gap_and_no_double_points(tmp_path: Path) -> None:
     train_in(tmp_path / "unbroken", *RUN)
     break_off(tmp_path / "broken", 2 * STEPS + 3, *RUN)

@@ -50,6 +50,14 @@ class CheckpointFiles(TorchCheckpointIO):
             for left in path.parent.glob(f".{path.name}.*"):  # this one, or that of a process that was killed
                 left.unlink()
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+        """With the callbacks' paths as they are now: the run's folder may have moved."""
+        checkpoint = super().load_checkpoint(path, *arguments, **keywords)
+        folder = str(Path(path).parent)
+        for name, state in checkpoint["callbacks"].items():
+            checkpoint["callbacks"][name] = _moved(state, state.get("dirpath", folder), folder)
+        return checkpoint
+
 
 def read(path: Path) -> dict[str, Any]:
     """The checkpoint, on the CPU. Raises InputError for what is damaged, incomplete or would run code."""
@@ -92,3 +100,9 @@ def _check_belongs(checkpoint: dict[str, Any], path: Path, net: nn.Module, setti
         raise InputError(f"{path} is of another network.")
     if checkpoint.get("hyper_parameters") != settings:
         raise InputError(f"{path} is of a run with other settings.")
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {_moved(key, old, new): _moved(value, old, new) for key, value in node.items()}
+    return new + node.removeprefix(old) if isinstance(node, str) and node.startswith(old) else node

@@ -195,19 +195,19 @@ def _fit_and_test(
             logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
             logger.finalize("success")  # or they would wait, unwritten, for the process to end
 
-    checkpoints = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-    if checkpoints and any(f"{classifier.watched}/accuracy" in epoch for epoch in classifier.history):
-        result.best = _best(trainer, classifier, data, result.final, checkpoints[0].best_model_path)
+    keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    if keepers and any(f"{classifier.watched}/accuracy" in epoch for epoch in classifier.history):
+        result.best = _best(trainer, classifier, data, result.final, Path(keepers[0].best_model_path))
     result.status = "completed"
 
 
-def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: str) -> Epoch:
+def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: Path) -> Epoch:
     watched = f"{classifier.watched}/accuracy"
     best = _epoch(max(classifier.history, key=lambda epoch: epoch.get(watched, -1.0)), classifier.watched)
     if best.epoch == final.epoch:
         return final
     if classifier.watched == "val":
-        classifier.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["state_dict"])
+        classifier.load_state_dict(checkpoints.read(path)["state_dict"])
         best.test = _test(trainer, classifier, data, "test_at_best_validation")
     return best
 

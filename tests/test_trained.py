@@ -1,0 +1,62 @@
+"""Networks read back from their runs' folders."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from test_training import QUICK, QUIET, train_in
+
+from parsimony.data.sources import Digits
+from parsimony.errors import InputError
+from parsimony.runs import Result
+from parsimony.trained import load
+
+pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return train_in(tmp_path_factory.mktemp("trained") / "run", *QUICK, "trainer.max_epochs=2")
+
+
+@pytest.fixture
+def folder(finished: Result, tmp_path: Path) -> Path:
+    """A copy, elsewhere."""
+    return Path(shutil.copytree(finished.folder, tmp_path / "moved"))
+
+
+def test_it_answers_as_it_did_in_the_final_test(folder: Path, finished: Result) -> None:
+    trained = load(folder)
+    test = Digits().load().test
+    with torch.no_grad():
+        logits = trained.logits(test.images)
+    assert (logits.argmax(1) == test.labels).float().mean().item() == pytest.approx(finished.final.test["accuracy"])
+    assert (trained.name, trained.shape, trained.classes) == ("mnist_narrow", (1, 28, 28), tuple("0123456789"))
+    assert trained.history == finished.history
+    assert not trained.net.training
+
+
+def test_its_data_are_those_it_was_trained_on(folder: Path) -> None:
+    data = load(folder).data()
+    data.setup()
+    assert len(data.watched.labels) == 200
+
+
+def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty is no run's folder: it has no config.yaml"):
+        load(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"moved has no checkpoints/first.ckpt: the run ended before its first epoch"):
+        load(folder, "first.ckpt")
+    config = OmegaConf.load(folder / "config.yaml")
+    config.model._target_ = "parsimony.nets.mnist.mnist_sep"
+    del config.model["dropout"], config.model["dropout_7x7"]
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(InputError, match=r"last.ckpt is of another network than .*config.yaml describes"):
+        load(folder)
+    config.model._target_ = "os.system"
+    OmegaConf.save(config, folder / "config.yaml")
+    with pytest.raises(InputError, match=r"would run os.system"):
+        load(folder)
