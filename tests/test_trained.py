@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import RECORDS
 from omegaconf import OmegaConf
 from test_training import QUICK, QUIET, train_in
 
@@ -42,6 +43,18 @@ def test_its_data_are_those_it_was_trained_on(folder: Path) -> None:
     data = load(folder).data()
     data.setup()
     assert len(data.watched.labels) == 200
+
+
+@pytest.mark.parametrize("network", ["mnist_narrow", "cifar_sep"])
+def test_a_data_set_in_files_is_found_again(network: str, made_up_data: Path, tmp_path: Path) -> None:
+    """Its config has a folder of its own, which the run's must not be taken for."""
+    short = ("trainer=cpu", "trainer.max_epochs=1", "data.validation=10", "data.batch_size=20", "~callbacks.pictures")
+    records = (f"+data.source.records={RECORDS}",) if network == "cifar_sep" else ()
+    result = train_in(tmp_path / "run", f"model={network}", f"data.root={made_up_data}", *short, *records)
+    data = load(Path(result.folder)).data()
+    data.setup()
+    assert data.images is not None
+    assert data.images.sha256 == result.data["sha256"]
 
 
 def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:

@@ -99,14 +99,18 @@ class Result:
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
 
 
-def portable(config: Any, folder: str) -> Any:
+def portable(config: dict[str, Any], folder: str) -> dict[str, Any]:
     """`config` with `${folder}` in the place of the run's folder, which may move and is of no use elsewhere."""
-    if isinstance(config, dict):
-        return {key: None if key == "folder" else portable(value, folder) for key, value in config.items()}
-    if isinstance(config, list):
-        return [portable(value, folder) for value in config]
-    inside = isinstance(config, str) and (config == folder or config.startswith(f"{folder}/"))
-    return "${folder}" + config.removeprefix(folder) if inside else config
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [moved(value) for value in node]
+        inside = isinstance(node, str) and (node == folder or node.startswith(f"{folder}/"))
+        return "${folder}" + node.removeprefix(folder) if inside else node
+
+    return {**moved(config), "folder": None}
 
 
 def _strict(node: Any) -> Any:
