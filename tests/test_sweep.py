@@ -19,6 +19,7 @@ from parsimony.runs import PROJECT, Result
 from parsimony.sweeps.job import _prepare
 from parsimony.sweeps.plan import LONGEST_NAME, folder_name
 from parsimony.sweeps.sharing import cores, gpus, place, share
+from parsimony.sweeps.start import _share_machine
 
 SHORT = (
     *("data=digits", "model=mnist_narrow", "trainer=cpu", "trainer.max_epochs=1"),
@@ -75,26 +76,34 @@ def results(sweep: Path) -> dict[str, Result]:
     return {path.parent.name: Result.read(path) for path in sorted(sweep.glob("*/result.json"))}
 
 
-def test_two_processes_share_a_runs_folder_and_a_bad_run_fails_alone(start: Start, tmp_path: Path) -> None:
+def test_two_processes_share_a_runs_folder_and_bad_runs_fail_alone(start: Start, tmp_path: Path) -> None:
     name = "a/name " + "x" * 300
-    several = ("trainer=ddp_cpu", "data.batch_size=32", "model.dropout=1.5,0", f"name=choice('{name}')")
-    code, out, err = end(start("-m", *SHORT, *several))
+    several = ("model.dropout=1.5,0", "budget.parameters=10,null", f"name=choice('{name}')")
+    code, out, err = end(start("-m", *SHORT, "trainer=ddp_cpu", "data.batch_size=32", *several))
     sweep = the_sweep(tmp_path)
-    (bad, refused), (good, result) = results(sweep).items()
-    why = "model.dropout takes a number from 0 to below 1, not 1.5"
+    runs = results(sweep)
+    assert [path[:40] for path in runs] == [
+        "000_model.dropout=1.5,budget.parameters=",
+        "001_model.dropout=1.5,budget.parameters=",
+        "002_model.dropout=0,budget.parameters=10",
+        "003_model.dropout=0,budget.parameters=nu",
+    ]
+    refused = "model.dropout takes a number from 0 to below 1, not 1.5"
+    over = "Over budget: 5,904 parameters are 5,894 more than budget.parameters=10; spend less, or raise the budget"
+    statuses = [run.status for run in runs.values()]
+    assert statuses == [f"failed: {refused}.", f"failed: {refused}.", f"failed: {over}.", "completed"]
     assert code == 1
-    assert err == [f"error: 1 of 2 runs failed: {why} ({bad}). Results in {sweep.relative_to(tmp_path)}"]
-    assert [line.split()[0] for line in out] == ["sweep", "1/2", "2/2"]
-    assert f"failed: {why}" in out[1]
+    first, _, third, good = runs
+    reasons = f"{refused} ({first}); {over} ({third})"
+    assert err == [f"error: 3 of 4 runs failed: {reasons}. Results in {sweep.relative_to(tmp_path)}"]
+    assert [line.split()[0] for line in out] == ["sweep", "1/4", "2/4", "3/4", "4/4"]
 
-    assert bad.startswith("000_model.dropout=1.5,name=a-name-xxx")
-    assert (refused.status, refused.epochs) == (f"failed: {why}.", 0)
-    assert good.startswith("001_model.dropout=0,name=a-name-xxx")
-    assert (result.status, result.name, len(result.history)) == ("completed", name, 1)
+    result = runs[good]
+    assert (result.name, len(result.history)) == (name, 1)
     assert result.device.startswith("2 x ")
     assert "sweep" not in result.config
     assert list((tmp_path / "runs").iterdir()) == [sweep.parent]
-    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {bad, good}
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == set(runs)
     assert (sweep / good / "output.log").read_text().count("epoch 1/1") == 1
 
 
@@ -137,17 +146,17 @@ def test_a_sweep_that_is_stopped_and_then_killed_goes_on(start: Start, tmp_path:
 
 
 @pytest.mark.skipif(not find_spec("hydra_plugins.hydra_joblib_launcher"), reason="the extra [sweep] is not installed")
-def test_two_runs_at_once(start: Start, tmp_path: Path) -> None:
-    code, out, err = end(
-        start("-m", *SHORT, "seed=3,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", OMP_NUM_THREADS="1")
-    )
+def test_two_runs_at_once_have_a_gpu_each(start: Start, tmp_path: Path) -> None:
+    """The GPUs are made up; that a run sees one of them is seen by its name."""
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "name='gpu ${oc.env:CUDA_VISIBLE_DEVICES}'")
+    code, out, err = end(start("-m", *SHORT, "seed=3,4", *parallel, CUDA_VISIBLE_DEVICES="5,6"))
     assert (code, err) == (0, [])
     assert re.fullmatch(r"sweep of 2 runs, 2 at once in \S+", out[0])
     assert [line.split()[0] for line in out[1:3]] == ["1/2", "2/2"]
     assert re.match(r"2 runs completed in \d+ s \| mean \d+.\d\d ± \d+.\d\d % \(n=2\)", out[3])
-    runs = results(the_sweep(tmp_path))
-    assert [(run.status, run.seed) for run in runs.values()] == [("completed", 3), ("completed", 4)]
-    assert (the_sweep(tmp_path) / ".place-1").exists()  # taken while place 0 was
+    runs = results(the_sweep(tmp_path)).values()
+    assert [(run.status, run.seed) for run in runs] == [("completed", 3), ("completed", 4)]
+    assert {run.name for run in runs} == {"gpu 5", "gpu 6"}
 
 
 @pytest.mark.skipif(not find_spec("hydra_plugins.hydra_optuna_sweeper"), reason="the extra [optuna] is not installed")
@@ -202,6 +211,7 @@ def test_of_twenty_that_start_at_once_each_has_a_folder(start: Start) -> None:
         (("seed=0", "sweep.resume=there"), "sweep.resume goes on with a sweep: add -m"),
         (("-m", "seed=0,1", "resume=there"), "resume goes on with one run: leave out -m"),
         (("-m", "seed=0,1", "hydra.sweep.dir=there"), "there is there already"),
+        (("-m", "seed=0,1", "hydra/launcher=other"), "In 'hydra/config': Could not find 'hydra/launcher/other'"),
     ],
 )
 def test_a_bad_sweep_is_one_sentence_and_no_folder(
@@ -213,6 +223,24 @@ def test_a_bad_sweep_is_one_sentence_and_no_folder(
     assert err[-1].startswith(f"error: {sentence}")
     assert "Traceback" not in "".join(err)
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("-m", "seed=0,1", "hydra/launcher=joblib"), ("hydra/launcher=joblib", "sweep")),
+        (("sweep=optuna",), ("hydra/sweeper=optuna", "optuna")),
+    ],
+)
+def test_a_missing_extra_is_named(
+    command: tuple[str, ...], named: tuple[str, str], start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "hydra_plugins").mkdir()
+    (tmp_path / "hydra_plugins" / "__init__.py").touch()  # hides all that is installed
+    code, _, err = end(start(*command, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"))
+    assert code == 1
+    assert err == [f"error: {named[0]} is an extra that is not installed: pip install -e '.[{named[1]}]'"]
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -259,6 +287,30 @@ def test_a_place_is_held_by_one_and_free_again(tmp_path: Path) -> None:
 )
 def test_gpus_are_those_that_the_environment_names(visible: str, names: list[str]) -> None:
     assert gpus({"CUDA_VISIBLE_DEVICES": visible}) == names
+
+
+@pytest.mark.parametrize(
+    ("told", "names"),
+    [("GPU 0: NVIDIA H200 (UUID: GPU-a)\nGPU 1: NVIDIA H200 (UUID: GPU-b)", ["0", "1"]), ("NVIDIA-SMI has failed", [])],
+)
+def test_without_it_gpus_are_those_of_the_machine(told: str, names: list[str], tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{told}\nEND\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpus({}) == names
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "accelerator", "runs", "at_once"),
+    [(-1, "auto", 12, 3), (-1, "auto", 2, 2), (-1, "cpu", 99, len(cores())), (6, "auto", 12, 6), (6, "cpu", 4, 4)],
+)
+def test_as_many_runs_at_once_as_gpus_or_cores(
+    n_jobs: int, accelerator: str, runs: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    launcher = {"hydra": {"launcher": {"n_jobs": n_jobs}}, "trainer": {"accelerator": accelerator}}
+    config = OmegaConf.create(launcher, flags={"readonly": True})
+    assert _share_machine(config, runs) == config.hydra.launcher.n_jobs == at_once
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process to cores")

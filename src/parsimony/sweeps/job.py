@@ -21,7 +21,7 @@ from parsimony.config import check
 from parsimony.errors import InputError
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, Result, refusal_recorded
-from parsimony.sweeps.plan import Plan, key
+from parsimony.sweeps.plan import Plan, key, texts
 from parsimony.sweeps.sharing import cores, gpus, place, share
 
 GRACE = 30.0  # seconds for a run that was told to stop
@@ -43,7 +43,7 @@ def train_apart(cfg: DictConfig) -> float | None:
     with suppress(InputError), refusal_recorded(cfg):
         check(cfg)
         (folder / "result.json").unlink(missing_ok=True)  # an earlier attempt's
-        overrides = [o for o in HydraConfig.get().overrides.task if key(o).partition(".")[0] != "sweep"]
+        overrides = [o for o in texts(HydraConfig.get().overrides.task) if key(o).partition(".")[0] != "sweep"]
         code, error = _run(overrides, folder)
         if not (folder / "result.json").exists():
             why = error or f"its process ended with exit code {code}; {folder / 'output.log'} says more"

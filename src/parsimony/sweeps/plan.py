@@ -47,6 +47,12 @@ class Plan:
         return [re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text) for text in swept]
 
 
+def texts(overrides: Any) -> list[str]:
+    """A config's list of overrides as they were typed: by itself it resolves the ${...} in them."""
+    typed: Any = OmegaConf.to_container(overrides, resolve=False)
+    return typed
+
+
 def key(override: str) -> str:
     return override.partition("=")[0]
 
@@ -59,5 +65,6 @@ def folder_name(number: int, setting: Sequence[str]) -> str:
 
 # ${run_of_sweep:FOLDER,NUMBER,OVERRIDES} in a config: the sub-folder of that run
 OmegaConf.register_new_resolver(
-    "run_of_sweep", lambda folder, number, overrides: folder_name(number, Plan.read(Path(folder)).setting(overrides))
+    "run_of_sweep",
+    lambda folder, number, overrides: folder_name(number, Plan.read(Path(folder)).setting(texts(overrides))),
 )

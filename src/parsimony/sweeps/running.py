@@ -70,7 +70,8 @@ class Sweep:
                 path.unlink()
             remove_if_empty(self.folder)
         elif type(error).__module__.partition(".")[0] in ("joblib", "submitit"):
-            sys.exit(f"error: the launcher lost a run: {str(error).splitlines()[0]} {self._how_to_go_on()}")
+            why = str(error).partition("\n")[0].rstrip(".")
+            sys.exit(f"error: the launcher lost a run: {why}. {self._how_to_go_on()}")
         elif self.results and not self._completed():  # nothing for a sweeper to choose from
             self.ended()
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from parsimony.config import check
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
-from parsimony.sweeps.plan import Plan, key
+from parsimony.sweeps.plan import Plan, key, texts
 from parsimony.sweeps.running import Sweep
 from parsimony.sweeps.sharing import cores, gpus
 
@@ -74,7 +74,7 @@ def begin(config: DictConfig) -> Sweep:
     for name, value in config.sweep.items():
         if name != "resume" and (not isinstance(value, int) or value < 1):
             raise InputError(f"sweep.{name} takes a whole number of at least 1, not {value}.")
-    typed = [override for override in hydra.overrides.task if key(override) != "sweep.resume"]
+    typed = [override for override in texts(hydra.overrides.task) if key(override) != "sweep.resume"]
     params = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides(params + typed)
@@ -92,7 +92,7 @@ def begin(config: DictConfig) -> Sweep:
     if "n_jobs" in hydra.sweeper:
         over.append(f"hydra.sweeper.n_jobs={hydra.sweeper.n_jobs}")  # the proposals depend on it
     plan = Plan(
-        command=typed + [override for override in hydra.overrides.hydra if key(override) != "hydra.mode"],
+        command=typed + [override for override in texts(hydra.overrides.hydra) if key(override) != "hydra.mode"],
         over=over,
         swept=[override.get_key_element() for override in overrides if override.is_sweep_override()],
         runs=runs,
@@ -103,7 +103,9 @@ def begin(config: DictConfig) -> Sweep:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise InputError(f"{folder} is there already: unset RUN_ID, or take another hydra.sweep.dir.") from None
+            raise InputError(
+                f"{folder} is there already: go on with it by sweep.resume, or take another hydra.sweep.dir."
+            ) from None
     elif (kept := Plan.read(folder)).over != plan.over:
         raise InputError(
             f"{folder} is another sweep, which goes on by: python train.py -m {shlex.join(kept.command)} "
