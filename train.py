@@ -11,6 +11,8 @@ from omegaconf import DictConfig
 from parsimony.config import check, one_sentence_errors
 from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
+from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
+from parsimony.sweeps.start import told_of
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
 os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}")
@@ -19,8 +21,11 @@ os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """The value handed to a sweeper is the best validation accuracy."""
+    if in_sweep():
+        return train_apart(cfg)
     with refusal_recorded(cfg):
         check(cfg)
+        take_out_sweep(cfg)
         cfg = config_to_run(cfg)
         if result := finished(Path(cfg.folder)):
             print(f"{result.table()}\nThis run is complete: {cfg.folder}")
@@ -31,5 +36,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with one_sentence_errors(), told_of():
         main()

@@ -30,6 +30,12 @@ from parsimony.targets import check_names
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes after Ctrl-C and SIGTERM, as shells have them
 CONF = Path(__file__).resolve().parents[2] / "conf"
+EXTRAS = {  # what of Hydra's options comes with a plugin, and the extra of pyproject.toml that installs it
+    "hydra/launcher/joblib": "sweep",
+    "hydra/launcher/submitit_local": "cluster",
+    "hydra/launcher/submitit_slurm": "cluster",
+    "hydra/sweeper/optuna": "optuna",
+}
 
 
 def watched_tag(validation: int | str) -> str:
@@ -122,7 +128,11 @@ def sentence(error: Exception) -> str | None:
 
 def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
     if isinstance(error, MissingConfigException):
-        group, _, option = str(error.missing_cfg_file).partition("/")
+        missing = str(error.missing_cfg_file)
+        if missing in EXTRAS:
+            name = "=".join(missing.rsplit("/", 1))
+            return f"{name} is an extra that is not installed: pip install -e '.[{EXTRAS[missing]}]'"
+        group, _, option = missing.partition("/")
         folder = CONF / group
         options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
         if option and options:

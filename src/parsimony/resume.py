@@ -7,7 +7,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -51,8 +50,6 @@ def config_to_run(cfg: DictConfig) -> DictConfig:
     if cfg.resume is None:
         _check_same(cfg, Path(cfg.folder))
         return cfg
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise InputError("resume goes on with one run: leave out -m.")
     return _resumed(cfg, HydraConfig.get().overrides.task)
 
 
