@@ -34,7 +34,9 @@ def scramble(path: Path) -> None:
 def flip(path: Path) -> None:
     """One bit of a tensor."""
     with zipfile.ZipFile(path) as archive:
-        tensor = max(archive.infolist(), key=lambda info: info.file_size)
+        tensor = max(
+            (info for info in archive.infolist() if "/data/" in info.filename), key=lambda info: info.file_size
+        )
     content = bytearray(path.read_bytes())
     content[tensor.header_offset + 200 + tensor.file_size // 2] ^= 1
     path.write_bytes(content)

@@ -68,6 +68,7 @@ def test_help_lists_the_groups(command) -> None:
         ("model.dropout=0,0.1", "'model.dropout=0,0.1' names several values: add -m"),
         ("optimizer=null", "A group takes the name of one of its options"),
         ("foo", "Cannot read 'foo': expected KEY=VALUE"),
+        ("~callbacks.last.dirpath", "Cannot take '~callbacks.last.dirpath': the key's value comes from other keys"),
     ],
 )
 def test_a_mistake_is_answered_at_once_in_one_sentence(override: str, sentence: str, command, tmp_path: Path) -> None:

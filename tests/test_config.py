@@ -95,6 +95,17 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("~optimizer.lr", "A run needs optimizer.lr"),
         ("optimizer=null", "never null"),
         ("seed=${foo}", "'foo' not found"),
+        ("budget.epochs='1'", "or null, not the text '1'"),
+        ("name=[1]", "name takes a text, not [1]"),
+        ("resume=", "a run's folder, or null, not an empty text"),
+        ("+budget.x=1", "no budget.x here: budget takes parameters, epochs"),
+        ("+trainer.max_steps=3", "no trainer.max_steps here: trainer takes accelerator, devices"),
+        ("+trainer.fast_dev_run=true", "no trainer.fast_dev_run here"),
+        ("+trainer.limit_train_batches=0", "above 0, or null, not 0"),
+        ("trainer.devices=[]", "or a list of GPUs such as [0,1], not []"),
+        ("trainer.devices=abc", "auto, or a list of GPUs such as [0,1], not abc"),
+        ("+scheduler.max_epochs=7", "scheduler.max_epochs takes its value from the run, not 7"),
+        ("+callbacks.x=1", "callbacks.x takes a _target_ and its keys, or null, not 1"),
     ],
 )
 def test_values_of_the_wrong_type_or_out_of_range(override: str, expected: str, refusal) -> None:
@@ -108,6 +119,8 @@ def test_values_of_the_wrong_type_or_out_of_range(override: str, expected: str, 
         "data.validation=test budget.epochs=20 callbacks.pictures=null +trainer.limit_train_batches=3",
         "~callbacks.pictures +optimizer.amsgrad=true optimizer.betas=[0.8,0.99]",
         "callbacks=[] optimizer=muon optimizer.adjust_lr_fn=null",
+        "trainer.devices=auto +trainer.profiler=simple name=1 resume=some/folder",
+        "trainer=gpu trainer.devices=[0,1]",
     ],
 )
 def test_good_values_pass(overrides: str, run) -> None:

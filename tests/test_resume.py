@@ -105,6 +105,19 @@ def test_the_curves_have_no_gap_and_no_double_points(tmp_path: Path) -> None:
     assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
 
 
+def test_a_run_that_moved_keeps_its_best_epoch(tmp_path: Path) -> None:
+    first = ("callbacks.best.monitor=train/loss", "callbacks.best.mode=max")  # the best is the first one
+    unbroken = train_in(tmp_path / "unbroken", *RUN, *first)
+    assert unbroken.best.epoch == 1
+    break_off(tmp_path / "broken", 3 * STEPS + 2, *RUN, *first)
+    assert str(tmp_path).encode() not in (tmp_path / "broken" / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "broken").rename(tmp_path / "moved")
+    moved = train_in(tmp_path / "moved", *RUN, *first)
+    assert moved.best == unbroken.best
+    best = [torch.load(tmp_path / name / "checkpoints" / "best.ckpt")["state_dict"] for name in ("moved", "unbroken")]
+    assert all(torch.equal(weights, best[1][name]) for name, weights in best[0].items())
+
+
 def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: (_ for _ in ()).throw(PowerCut))

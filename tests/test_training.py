@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from parsimony.callbacks import Reseed
 from parsimony.config import check
 from parsimony.data.sources import Digits
-from parsimony.errors import InputError
+from parsimony.errors import InputError, RunError
 from parsimony.nets.mnist import mnist_plain
 from parsimony.runs import Epoch, Result, replace_file
 from parsimony.training import train
@@ -235,6 +235,25 @@ def test_final_and_best_epoch_are_tested_with_their_own_weights(run: Run) -> Non
     assert len(events(result).Images("confusion_matrix")) == 1  # the final epoch's
 
 
+def test_the_best_epoch_is_that_of_the_checkpoint(run: Run) -> None:
+    """Also where it is chosen among some epochs only, or by another figure."""
+    keys = (
+        "optimizer.lr=1e-12",
+        "optimizer=sgd",
+        "scheduler=constant",
+        "model.dropout=0",
+    )
+    result = run(*QUICK, *keys, "trainer.max_epochs=3", "+callbacks.best.every_n_epochs=2")
+    assert result.best.epoch == torch.load(Path(result.folder) / "checkpoints" / "best.ckpt")["epoch"] + 1 == 2
+    assert result.best.validation["accuracy"] == result.history[1]["val/accuracy"]
+
+
+def test_low_precision_trains_and_draws(run: Run) -> None:
+    result = run(*SHORT, "engine.precision=bf16-true")
+    assert (result.status, result.precision) == ("completed", "bf16-true")
+    assert "worst_mistakes" in events(result).Tags()["images"]
+
+
 def test_a_seed_fixes_every_bit(tmp_path: Path) -> None:
     keys = (*QUICK, "trainer.max_epochs=2", "augment=digits", "model.dropout=0.2")
     first, again, other = (
@@ -369,8 +388,15 @@ def test_other_loggers_alone(logger: str, run: Run) -> None:
         ("optimizer.betas=[2,3]", "Invalid beta parameter"),
         ("+optimizer.lrr=1", "unexpected keyword argument 'lrr'"),
         ("scheduler=one_cycle scheduler.pct_start=2", "scheduler.pct_start must be a number from 0 to 1"),
-        ("+trainer.foo=1", "Trainer cannot be built: .*'foo'"),
+        ("+trainer.profiler=foo", "Trainer cannot be built: .*simple"),
         ("+model.foo=1", "mnist_narrow cannot be built: .*'foo'"),
+        ("+model._partial_=true", "mnist_narrow gives no Module"),
+        ("+model._recursive_=foo", "_recursive_ flag must be a bool"),
+        ("data._target_=pytorch_lightning.LightningDataModule", "gives no ImageData"),
+        ("data.source._target_=torch.nn.ReLU", "data.source gives a ReLU, which is no source of images"),
+        ("+callbacks.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Callback"),
+        ("+logger.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Logger"),
+        ("optimizer=muon optimizer.ns_steps=200", "refuses its settings: Number of steps must be less than 100"),
         ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
         ("engine.precision=foo", "Precision 'foo' is invalid"),
     ],
@@ -432,6 +458,26 @@ def broken_off(tmp_path: Path, network: str, error: type[BaseException]) -> Resu
     with pytest.raises(error):
         train_in(tmp_path / "run", *QUICK, *keys, "trainer.max_epochs=3")
     return Result.read(tmp_path / "run" / "result.json")
+
+
+def failure(folder: Path, error: type[Exception], *overrides: str) -> str:
+    """The sentence with which a run ends that fails after it began, which its result.json repeats."""
+    with pytest.raises(error) as caught:
+        train_in(folder, *QUICK, *overrides)
+    assert Result.read(folder / "result.json").status == f"failed: {caught.value}"
+    return str(caught.value)
+
+
+def test_what_lightning_finds_only_in_training_is_one_sentence(tmp_path: Path) -> None:
+    text = failure(tmp_path / "run", InputError, "++trainer.limit_train_batches=0.001")
+    assert "Please increase the `limit_train_batches` argument" in text
+
+
+@pytest.mark.parametrize("key", ["logger.tensorboard.name", "callbacks.last.dirpath"])
+def test_a_place_that_cannot_be_written_to_is_one_sentence(key: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    text = failure(tmp_path / "run", RunError, f"{key}={tmp_path / 'file' / 'x'}")
+    assert f"Not a directory: {tmp_path / 'file' / 'x'}. No epoch is kept; to go on: python train.py resume=" in text
 
 
 def test_a_failure_is_recorded(tmp_path: Path) -> None:

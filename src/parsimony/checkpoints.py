@@ -2,6 +2,7 @@
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 from parsimony.errors import InputError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+HERE = "<checkpoints>"  # in a checkpoint, in the place of its folder, which may move
 # What Lightning and the classifier write, of which a resumed run needs every one.
 KEYS = {
     "epoch",
@@ -36,7 +38,7 @@ class CheckpointFiles(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         content = io.BytesIO()
-        torch.save(checkpoint, content)
+        torch.save(_moved(checkpoint, str(path.parent), HERE), content)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with beside.open("wb") as file:
@@ -51,24 +53,51 @@ class CheckpointFiles(TorchCheckpointIO):
                 left.unlink()
 
     def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        """With the callbacks' paths as they are now: the run's folder may have moved."""
         checkpoint = super().load_checkpoint(path, *arguments, **keywords)
-        folder = str(Path(path).parent)
-        for name, state in checkpoint["callbacks"].items():
-            checkpoint["callbacks"][name] = _moved(state, state.get("dirpath", folder), folder)
-        return checkpoint
+        return _moved(checkpoint, HERE, os.path.realpath(Path(path).parent))
+
+
+def _moved(checkpoint: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """The checkpoint with what its callbacks remember of files under `old` under `new`."""
+
+    def move(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {move(key): move(value) for key, value in node.items()}
+        inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
+        return new + node.removeprefix(old) if inside else node
+
+    return {**checkpoint, "callbacks": move(checkpoint["callbacks"])} if "callbacks" in checkpoint else checkpoint
+
+
+def load(path: Path) -> Any:
+    """What the file holds, on the CPU. Raises InputError for what is damaged or would run code."""
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load compares no checksums
+            damaged = archive.testzip()
+        if damaged:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # a damaged archive can raise any
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise InputError(f"{path} is damaged or no checkpoint: {reason or type(error).__name__}.") from error
 
 
 def read(path: Path) -> dict[str, Any]:
     """The checkpoint, on the CPU. Raises InputError for what is damaged, incomplete or would run code."""
-    try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged archive can raise any
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise InputError(f"{path} is damaged or no checkpoint: {reason or type(error).__name__}.") from error
+    checkpoint = load(path)
     if not isinstance(checkpoint, dict) or not checkpoint.keys() >= KEYS:
         raise InputError(f"{path} is no checkpoint of a run.")
     return checkpoint
+
+
+def newest(folder: Path) -> tuple[Path | None, int]:
+    """The newest sound checkpoint of the run in `folder` and the epochs trained by then; (None, 0) without one."""
+    for path in _paths(folder):
+        try:
+            return path, len(read(path)["history"])
+        except InputError:
+            continue
+    return None, 0
 
 
 def to_resume(folder: Path, net: nn.Module, settings: dict[str, Any]) -> tuple[Path, int] | None:
@@ -76,9 +105,8 @@ def to_resume(folder: Path, net: nn.Module, settings: dict[str, Any]) -> tuple[P
 
     It must have the tensors of `net` and have been made with `settings`. Raises InputError if no checkpoint is sound.
     """
-    paths = [path for path in (folder / "checkpoints" / name for name in (LAST, PREVIOUS)) if path.exists()]
     problems = []
-    for path in paths:
+    for path in _paths(folder):
         try:
             checkpoint = read(path)
             _check_belongs(checkpoint, path, net, settings)
@@ -93,6 +121,10 @@ def to_resume(folder: Path, net: nn.Module, settings: dict[str, Any]) -> tuple[P
     return None
 
 
+def _paths(folder: Path) -> list[Path]:
+    return [path for path in (folder / "checkpoints" / name for name in (LAST, PREVIOUS)) if path.exists()]
+
+
 def _check_belongs(checkpoint: dict[str, Any], path: Path, net: nn.Module, settings: dict[str, Any]) -> None:
     shapes = {f"net.{name}": tensor.shape for name, tensor in net.state_dict().items()}
     found = {name: getattr(tensor, "shape", None) for name, tensor in checkpoint["state_dict"].items()}
@@ -100,9 +132,3 @@ def _check_belongs(checkpoint: dict[str, Any], path: Path, net: nn.Module, setti
         raise InputError(f"{path} is of another network.")
     if checkpoint.get("hyper_parameters") != settings:
         raise InputError(f"{path} is of a run with other settings.")
-
-
-def _moved(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {_moved(key, old, new): _moved(value, old, new) for key, value in node.items()}
-    return new + node.removeprefix(old) if isinstance(node, str) and node.startswith(old) else node

@@ -1,5 +1,6 @@
 """The LightningModule that wraps any network."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -64,9 +65,21 @@ class Classifier(pl.LightningModule):
             schedule = self.make_scheduler(optimizer, total_steps=total_steps, max_epochs=max_epochs)
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
-            raise InputError(f"The optimizer or its schedule refuses its settings: {error}.") from error
+        except Exception as error:
+            raise _refused(error) from error
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def check_optimizer(self, max_epochs: int) -> None:
+        """Takes one step on a copy: only then do some settings show that they are wrong. Raises InputError."""
+        trial = copy.deepcopy(self)
+        for parameter in trial.net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        configured = trial.optimizer_and_schedule(total_steps=1000, max_epochs=max_epochs)
+        try:
+            optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+            optimizer.step()
+        except Exception as error:
+            raise _refused(error) from error
 
     def on_train_start(self) -> None:
         self.fit_started = time.perf_counter() - (self.history[-1]["elapsed"] if self.history else 0.0)
@@ -154,6 +167,11 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
         self.resumed = [*checkpoint["resumed"], len(self.history)]
+
+
+def _refused(error: Exception) -> InputError:
+    why = " ".join(str(error).split()).rstrip(".")
+    return InputError(f"The optimizer or its schedule refuses its settings: {why}.")
 
 
 def _metrics(classes: int) -> dict[str, nn.Module]:

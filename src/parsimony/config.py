@@ -49,7 +49,7 @@ OmegaConf.register_new_resolver("watched", watched_tag)  # ${watched:${data.vali
 def check(cfg: DictConfig) -> None:
     """Raises InputError for the first value of a wrong type or out of its range."""
     try:
-        config = OmegaConf.to_container(cfg, resolve=True)
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
     values = dict(leaves(config))
@@ -79,7 +79,16 @@ def check(cfg: DictConfig) -> None:
             if not left_out:
                 raise InputError(f"{node} holds keys, such as {key}: it cannot be {_typed(values[node])}.")
         elif has_rule:
-            raise InputError(f"A run needs {key}: take ~{key} out of the command.")
+            raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
+    for group in ("callbacks", "logger"):
+        for name, node in (config.get(group) or {}).items():
+            if node and not (isinstance(node, dict) and "_target_" in node):
+                raise InputError(f"{group}.{name} takes a _target_ and its keys, or null, not {_typed(node)}.")
+    for group, others in (("budget", ()), ("trainer", _ALSO_OF_TRAINER)):
+        supported = [*defaults[group], *others]
+        if unknown := next((key for key in config[group] if key not in supported), None):
+            taken = ", ".join(key for key in supported if key != "_target_")
+            raise InputError(f"There is no {group}.{unknown} here: {group} takes {taken}.")
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,13 +125,14 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, ConfigCompositionException):
         return _composition_sentence(error, text)
     if isinstance(error, OverrideParseException):
-        return f"Cannot read {error.override!r}: expected KEY=VALUE, quoted where it holds spaces, brackets or braces."
+        quoted = "quoted where it holds spaces, brackets, braces or accents"
+        return f"Cannot read {error.override!r}: expected KEY=VALUE, {quoted}."
     if isinstance(error, OSError):
         return f"{error.strerror or text}{f': {error.filename}' if error.filename else ''}."
     if isinstance(error, InterpolationResolutionError):
         return f"The config does not resolve: {str(error).splitlines()[0]}."
     if text.startswith("Config group override must be"):  # Hydra's bare ValueError
-        return "A group takes the name of one of its options, never null: --help lists them."
+        return "A group takes the name of one of its options, never null or a number: --help lists them."
     return text if isinstance(error, InputError | RunError | CompactHydraException) else None
 
 
@@ -145,6 +155,9 @@ def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
         return f"{match[1]!r} names several values: add -m to run one after the other, or quote it to mean a text."
     if match := re.match(r"Sweep parameters '([^']+)'", text):
         return f"{match[1]!r} is a sweep: add -m to run it."
+    if "HydraConfig was not set" in str(error.__cause__):
+        override = text.removeprefix("Error merging override ")
+        return f"Cannot take {override!r}: the key's value comes from other keys, so give it another by KEY=VALUE."
     cause = f": {str(error.__cause__).splitlines()[0]}" if error.__cause__ and str(error.__cause__) else ""
     return text + cause
 
@@ -189,9 +202,15 @@ def _check_type(key: str, value: Any, default: Any) -> None:
 
 def _typed(value: Any) -> str:
     """As a user types it."""
+    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+|true|false|null", value):
+        return f"the text '{value}'"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value) or "an empty text"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _is_number(value: Any) -> bool:
@@ -221,13 +240,30 @@ def _integer(low: int, high: float = math.inf, *, other: tuple[Any, ...] = ()) -
     return accepts, span + names
 
 
+def _devices() -> "Rule":
+    (count, expected), (index, _) = _integer(1, other=("auto",)), _integer(0)
+
+    def accepts(value: Any) -> bool:
+        return all(map(index, value or [None])) if isinstance(value, list) else count(value)
+
+    return accepts, f"{expected}, or a list of GPUs such as [0,1]"
+
+
 def _one_of(*options: str) -> "Rule":
     return options.__contains__, f"one of {', '.join(options)}"
 
 
+# What a Trainer also has but conf/trainer does not set. The rest a run sets itself, or its record does not allow for:
+# it is made of whole epochs, each trained, scored on all images and kept.
+_ALSO_OF_TRAINER = (
+    *("limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"),
+    *("gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly", "profiler"),
+)
 Rule = tuple[Callable[[Any], bool], str]
 _RULES: dict[str, Rule] = {
-    r"name|folder": (lambda value: value not in (None, ""), "a text"),
+    r"name|folder|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
+    r"resume": (lambda value: value is None or _is_text(value) or _is_number(value), "a run's folder, or null"),
+    r"scheduler\.(total_steps|max_epochs)|data\.(seed|augment)": (lambda value: False, "its value from the run"),
     r"seed": _integer(0, 2**32 - 1),
     r"label_smoothing": _number(0, 1, without_high=True),
     r"budget\.\w+": _integer(1, other=(None,)),
@@ -242,7 +278,10 @@ _RULES: dict[str, Rule] = {
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
     r"engine\.layers": _one_of("fast", "torch"),
     r"trainer\.max_epochs": _integer(1),
-    r"trainer\.log_every_n_steps": _integer(1),
+    r"trainer\.(log_every_n_steps|check_val_every_n_epoch)": _integer(1),
+    r"trainer\.limit_train_batches": _number(0, math.inf, without_low=True, or_null=True),
+    r"trainer\.limit_val_batches": _number(0, math.inf, or_null=True),
+    r"trainer\.devices": _devices(),
     r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
     r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
 }

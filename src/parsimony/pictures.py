@@ -48,6 +48,6 @@ def worst_mistakes(
     for axes in figure.subplots(side, side, squeeze=False).flat:
         axes.set_axis_off()
     for axes, i in zip(figure.axes, order, strict=False):
-        axes.imshow(images[i].permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(images[i].float().permute(1, 2, 0).squeeze(-1).numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set_title(f"{classes[int(guesses[i])]}, not {classes[int(labels[i])]}", fontsize=8)
     return figure

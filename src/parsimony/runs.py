@@ -48,7 +48,7 @@ class Result:
     macs: int | None = None
     validation: str | None = None  # what each epoch was scored on: validation split, or test set (watched each epoch)
     final: Epoch | None = None
-    best: Epoch | None = None  # the epoch of the best validation accuracy; none without a validation split
+    best: Epoch | None = None  # the epoch of the best checkpoint, by validation accuracy unless said otherwise
     seconds: dict[str, float] = field(default_factory=dict)  # fit, epoch (median)
     images_per_second: float | None = None
     device: str = ""

@@ -18,15 +18,18 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, runs
 from parsimony.callbacks import Reseed
 from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
+from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
+from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
@@ -56,11 +59,11 @@ def train(cfg: DictConfig) -> Result:
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
     check_objects(plain_config, cfg.allow_targets)
     _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
-    engine = build(cfg.engine)
+    engine = build(cfg.engine, Engine)
     engine.start()
     pl.seed_everything(cfg.seed, verbose=False)
-    net = build(cfg.model)
-    data: ImageData = build(cfg.data, augment=build(cfg.augment), seed=cfg.seed)
+    net = build(cfg.model, nn.Module)
+    data: ImageData = build(cfg.data, ImageData, augment=build(cfg.augment, Augment), seed=cfg.seed)
     summary = _summarize(net, data, cfg)
     net = engine.prepare(net)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
@@ -77,11 +80,12 @@ def train(cfg: DictConfig) -> Result:
         watched=watched_tag(cfg.data.validation),
         hparams=settings(plain_config),
     )
-    classifier.optimizer_and_schedule(total_steps=1000, max_epochs=cfg.trainer.max_epochs)  # refuses bad settings now
+    classifier.check_optimizer(cfg.trainer.max_epochs)
     folder = Path(cfg.folder)
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
     trainer = build(
         cfg.trainer,
+        pl.Trainer,
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
         plugins=[checkpoints.CheckpointFiles()],
         logger=_loggers(cfg, at_step),
@@ -90,7 +94,7 @@ def train(cfg: DictConfig) -> Result:
     )
     _check_batches(net, data, trainer.world_size)
     result = Result(
-        name=cfg.name,
+        name=str(cfg.name),
         overrides=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
         seed=cfg.seed,
         parameters={"total": summary.total, "trainable": summary.trainable, "non_trainable": summary.non_trainable},
@@ -106,14 +110,14 @@ def train(cfg: DictConfig) -> Result:
     )
     result.commit, result.dirty = runs.commit()
     with alone(folder) if trainer.is_global_zero else nullcontext():
-        if trainer.is_global_zero:
-            print(f"{summary.table()}\n", flush=True)
-            runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger) and not checkpoint:
-                    logger.experiment.add_text("layers", summary.markdown())
         try:
-            with _ends_explained(folder, classifier):
+            with _ends_explained(folder, cfg.trainer.max_epochs):
+                if trainer.is_global_zero:
+                    print(f"{summary.table()}\n", flush=True)
+                    runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
+                    for logger in trainer.loggers:
+                        if isinstance(logger, TensorBoardLogger) and not checkpoint:
+                            logger.experiment.add_text("layers", summary.markdown())
                 _fit_and_test(trainer, classifier, data, result, checkpoint)
         except BaseException as error:
             interrupted = isinstance(error, SystemExit)
@@ -129,49 +133,51 @@ def train(cfg: DictConfig) -> Result:
     return result
 
 
-def build(node: Any, **arguments: Any) -> Any:
-    """Hydra's instantiate, which raises InputError where the config's arguments are at fault."""
+def build(node: Any, kind: type = object, **arguments: Any) -> Any:
+    """Hydra's instantiate. Raises InputError where the config's arguments are at fault or its target is no `kind`."""
     try:
-        return instantiate(node, **arguments, _convert_="all")
-    except InstantiationException as error:
+        built = instantiate(node, **arguments, _convert_="all")
+    except (InstantiationException, TypeError) as error:
         cause = error.__cause__
         if isinstance(cause, InputError):
             raise cause from None
         message = " ".join(str(cause or error).split()).rstrip(".")
         raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
+    if not isinstance(built, kind):
+        raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
+    return built
 
 
 @contextmanager
-def _ends_explained(folder: Path, classifier: Classifier) -> Iterator[None]:
+def _ends_explained(folder: Path, max_epochs: int) -> Iterator[None]:
     """An interruption ends the process with the exit code that shells know; a full disk is told in a sentence."""
     try:
         yield
     except SIGTERMException:  # Lightning raises it once the step is done
-        print(_how_to_resume(folder, classifier), flush=True)
+        print(_how_to_resume(folder, max_epochs), flush=True)
         sys.exit(TERMINATED)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        print(_how_to_resume(folder, classifier), flush=True)
+        print(_how_to_resume(folder, max_epochs), flush=True)
         sys.exit(INTERRUPTED)
     except RunError as error:
-        raise RunError(f"{error} {_last_good(folder, classifier)}") from error
+        raise RunError(f"{error} {_last_good(folder)}") from error
+    except MisconfigurationException as error:  # what Lightning finds only now
+        raise InputError(" ".join(str(error).split())) from error
     except OSError as error:
         where = error.filename or folder
-        raise RunError(f"{error.strerror or error}: {where}. {_how_to_resume(folder, classifier)}") from error
+        raise RunError(f"{error.strerror or error}: {where}. {_how_to_resume(folder, max_epochs)}") from error
 
 
-def _last_good(folder: Path, classifier: Classifier) -> str:
-    if not classifier.history:
-        return "No epoch was finished before."
-    return (
-        f"The last good checkpoint is {folder / 'checkpoints' / checkpoints.LAST}, of epoch {len(classifier.history)}."
-    )
+def _last_good(folder: Path) -> str:
+    path, epochs = checkpoints.newest(folder)
+    return f"The last good checkpoint is {path}, of epoch {epochs}." if epochs else "No epoch was finished before."
 
 
-def _how_to_resume(folder: Path, classifier: Classifier) -> str:
-    epochs = len(classifier.history)
-    kept = f"{epochs} of {classifier.trainer.max_epochs} epochs are kept" if epochs else "No epoch was finished"
+def _how_to_resume(folder: Path, max_epochs: int) -> str:
+    _, epochs = checkpoints.newest(folder)
+    kept = f"{epochs} of {max_epochs} epochs are kept" if epochs else "No epoch is kept"
     return f"{kept}; to go on: python train.py resume={folder}"
 
 
@@ -195,19 +201,19 @@ def _fit_and_test(
             logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
             logger.finalize("success")  # or they would wait, unwritten, for the process to end
 
-    keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-    if keepers and any(f"{classifier.watched}/accuracy" in epoch for epoch in classifier.history):
-        result.best = _best(trainer, classifier, data, result.final, Path(keepers[0].best_model_path))
+    monitors = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    if monitors and (path := monitors[0].best_model_path):
+        result.best = _best(trainer, classifier, data, result.final, path)
     result.status = "completed"
 
 
-def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: Path) -> Epoch:
-    watched = f"{classifier.watched}/accuracy"
-    best = _epoch(max(classifier.history, key=lambda epoch: epoch.get(watched, -1.0)), classifier.watched)
+def _best(trainer: pl.Trainer, classifier: Classifier, data: ImageData, final: Epoch, path: str) -> Epoch:
+    kept = checkpoints.load(Path(path))
+    best = _epoch(classifier.history[kept["epoch"]], classifier.watched)
     if best.epoch == final.epoch:
         return final
     if classifier.watched == "val":
-        classifier.load_state_dict(checkpoints.read(path)["state_dict"])
+        classifier.load_state_dict(kept["state_dict"])
         best.test = _test(trainer, classifier, data, "test_at_best_validation")
     return best
 
@@ -248,7 +254,7 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
         raise InputError(f"trainer.devices={devices} is out of range: this machine has {there} {kind}.")
 
 
-def _summarize(net: torch.nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
+def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
     summary = summarize(net, data.source.shape)
     classes = len(data.source.classes)
     if summary.layers[-1].output != (classes,):
@@ -260,7 +266,7 @@ def _summarize(net: torch.nn.Module, data: ImageData, cfg: DictConfig) -> Summar
     return summary
 
 
-def _check_batches(net: torch.nn.Module, data: ImageData, processes: int) -> None:
+def _check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
     if data.batch_size % processes:
         raise InputError(
             f"data.batch_size={data.batch_size} is the global batch and does not divide among {processes} processes: "
@@ -292,14 +298,14 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
             raise InputError(f"callbacks.{name} needs a validation split: set data.validation above 0.")
         if monitor not in logged:
             raise InputError(f"callbacks.{name}.monitor takes one of {', '.join(logged)}, not {monitor}.")
-    return [build(node) for node in nodes.values()]
+    return [build(node, pl.Callback) for node in nodes.values()]
 
 
 def _loggers(cfg: DictConfig, at_step: int) -> list[Any]:
     # What a run logged after the checkpoint that it goes on from will be logged again: TensorBoard is told to drop it.
     drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}} if at_step else {}
     nodes = [node for node in (cfg.get("logger") or {}).values() if node]
-    return [build(node, **drops.get(node["_target_"], {})) for node in nodes]
+    return [build(node, Logger, **drops.get(node["_target_"], {})) for node in nodes]
 
 
 def _validation_name(validation: int | str) -> str | None:

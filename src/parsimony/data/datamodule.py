@@ -39,6 +39,8 @@ class ImageData(pl.LightningDataModule):
         root: str = "",
     ) -> None:
         super().__init__()
+        if not isinstance(source, Source):
+            raise InputError(f"data.source gives a {type(source).__name__}, which is no source of images.")
         self.source = source
         self.batch_size = batch_size
         self.validation = validation

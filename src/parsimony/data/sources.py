@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class ImageSet:
     publisher: bool  # every file is the publisher's, byte for byte
 
 
+@runtime_checkable
 class Source(Protocol):
     """What the `source` node of conf/data/*.yaml builds."""
 
