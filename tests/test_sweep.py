@@ -62,8 +62,10 @@ def end(process: subprocess.Popen[str]) -> tuple[int, list[str], list[str]]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
     while not path.exists():
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -160,35 +162,43 @@ def test_two_runs_at_once_have_a_gpu_each(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not find_spec("hydra_plugins.hydra_optuna_sweeper"), reason="the extra [optuna] is not installed")
-def test_optuna_goes_on_where_it_broke_off(start: Start, tmp_path: Path) -> None:
+def test_optuna_proposes_the_same_again(start: Start, tmp_path: Path) -> None:
     command = ("sweep=optuna", "sweep.trials=2", *SHORT)
     code, out, _ = end(start(*command))
     assert code == 0, out
     sweep = the_sweep(tmp_path)
-    first, second = sorted(path for path in sweep.iterdir() if path.is_dir())
+    first, second = folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert re.fullmatch(r"000_optimizer.lr=0.0\d+,model.dropout=0.\d+", first.name)
-    (sweep / "study.db").write_text("left behind in the middle of a write")
-    (second / "result.json").unlink()
-    kept = (first / "result.json").stat().st_mtime_ns
+    written = [(path / "result.json").stat().st_mtime_ns for path in folders]
+    found = (sweep / "optimization_results.yaml").read_text()
+    (sweep / "study.db").write_text("what a crash left of it")
+    (sweep / "optimization_results.yaml").unlink()
 
     code, out, _ = end(start(*command, f"sweep.resume={sweep}"))
     assert code == 0, out
     assert sorted(path for path in sweep.iterdir() if path.is_dir()) == [first, second]
-    assert (first / "result.json").stat().st_mtime_ns == kept
+    assert [(path / "result.json").stat().st_mtime_ns for path in folders] == written
+    assert (sweep / "optimization_results.yaml").read_text() == found
     best = max(results(sweep).values(), key=lambda run: run.best_validation_accuracy)
-    found = OmegaConf.load(sweep / "optimization_results.yaml")
-    assert found.best_value == best.best_validation_accuracy
-    assert found.best_params["model.dropout"] == best.config["model"]["dropout"]
+    assert OmegaConf.create(found).best_value == best.best_validation_accuracy
+    assert OmegaConf.create(found).best_params["model.dropout"] == best.config["model"]["dropout"]
 
 
 @pytest.mark.skipif(
     not find_spec("hydra_plugins.hydra_submitit_launcher"), reason="the extra [cluster] is not installed"
 )
-def test_a_cluster_runs_the_jobs(start: Start, tmp_path: Path) -> None:
-    code, out, err = end(start("-m", *SHORT, "seed=choice(5)", "hydra/launcher=submitit_local"))
+def test_a_cluster_runs_a_published_recipe(start: Start, tmp_path: Path) -> None:
+    """Whose own folder, and the slash in whose name, give way to the sweep."""
+    recipe = ("experiment=choice(reproduce/mnist_narrow)", "hydra/launcher=submitit_local")
+    code, out, err = end(start("-m", *SHORT, *recipe))
     assert (code, err) == (0, [])
-    assert out[1].startswith("1/1  ")
-    assert results(the_sweep(tmp_path))["000_seed=5"].status == "completed"
+    assert (
+        out[1] == "1/1  completed  experiment=reproduce/mnist_narrow"
+    )  # it watches the test set: no figure to choose by
+    (result,) = results(the_sweep(tmp_path)).values()
+    assert (result.status, result.name) == ("completed", "reproduce/mnist_narrow")
+    assert Path(result.folder) == the_sweep(tmp_path) / "000_experiment=reproduce-mnist_narrow"
+    assert list((tmp_path / "runs").iterdir()) == [the_sweep(tmp_path).parent]
 
 
 def test_of_twenty_that_start_at_once_each_has_a_folder(start: Start) -> None:

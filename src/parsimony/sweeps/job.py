@@ -46,7 +46,8 @@ def train_apart(cfg: DictConfig) -> float | None:
         overrides = [o for o in texts(HydraConfig.get().overrides.task) if key(o).partition(".")[0] != "sweep"]
         code, error = _run(overrides, folder)
         if not (folder / "result.json").exists():
-            why = error or f"its process ended with exit code {code}; {folder / 'output.log'} says more"
+            ended = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+            why = error or f"its process {ended}; its output.log may say more"
             Result(str(cfg.name), overrides, cfg.seed, status=f"failed: {why}").write(folder)
     result = finished(folder)
     return result.best_validation_accuracy if result else None
