@@ -9,9 +9,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from parsimony.report.settings import Setting, by_data, rivals, short, shown
 from parsimony.report.tags import IMAGES_PER_SECOND, LEARNING_RATE
@@ -50,27 +52,27 @@ def draw(settings: Sequence[Setting], folder: Path) -> dict[str, str]:
     drawn = {}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for it
-        for name, figure in _figures(settings).items():
-            if figure:
-                figure.savefig(folder / f"{name}.png", dpi=120)
-                figure.set_layout_engine("none")  # stay as laid out: that takes half the time
-                figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-                drawn[name] = (folder / f"{name}.svg").read_text()
+        for name, figure in figures(settings).items():
+            figure.savefig(folder / f"{name}.png", dpi=120)
+            figure.set_layout_engine("none")  # stay as laid out: that takes half the time
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+            drawn[name] = (folder / f"{name}.svg").read_text()
     return drawn
 
 
-def _figures(settings: Sequence[Setting]) -> dict[str, Figure | None]:
-    figures = {}
+def figures(settings: Sequence[Setting]) -> dict[str, Figure]:
+    """All that have something to show; of several data sets each has its own."""
+    found: dict[str, Figure | None] = {}
     data_sets = by_data(settings)
     for data, compared in data_sets.items():
         suffix = "-" + (re.sub(r"[^A-Za-z0-9]+", "-", data).strip("-") or "other") if len(data_sets) > 1 else ""
         for unit, unit_suffix in (("epoch", suffix), ("step", f"{suffix}-steps")):
             there = [setting for setting in compared if setting.first.unit == unit]
-            figures[f"curves{unit_suffix}"] = curves(there, unit)
-            figures[f"pace{unit_suffix}"] = pace(there, unit)
-        figures[f"heat-map{suffix}"] = heat_map(compared)
-        figures[f"parameters{suffix}"] = accuracy_against_parameters(rivals(compared))
-    return figures
+            found[f"curves{unit_suffix}"] = curves(there, unit)
+            found[f"pace{unit_suffix}"] = pace(there, unit)
+        found[f"heat-map{suffix}"] = heat_map(compared)
+        found[f"parameters{suffix}"] = accuracy_against_parameters(rivals(compared))
+    return {name: figure for name, figure in found.items() if figure}
 
 
 def curves(settings: Sequence[Setting], unit: str) -> Figure | None:
@@ -132,26 +134,38 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     front: list[tuple[int, float]] = []
+    others: list[tuple[int, float]] = []
+    labels = {}
     for parameters, accuracy, setting in sorted(points, key=lambda point: (point[0], -point[1].mean)):
-        error = _error(accuracy.mean)
-        on_front = not front or error < front[-1][1]
-        if on_front:
-            front.append((parameters, error))
-        bar = [
-            [error - _error(accuracy.mean + (accuracy.sd or 0))],
-            [_error(accuracy.mean - (accuracy.sd or 0)) - error],
-        ]
-        axes.errorbar(parameters, error, bar, fmt="o", color=COLOURS[0] if on_front else GREY, capsize=3)
-        if on_front or len(points) <= NAMED:
-            axes.annotate(setting.label(), (parameters, error), (6, 4), textcoords="offset points", fontsize=8)
+        point, sd = (parameters, _error(accuracy.mean)), accuracy.sd or 0
+        on_front = not front or point[1] < front[-1][1]
+        (front if on_front else others).append(point)
+        bar = [[point[1] - _error(accuracy.mean + sd)], [_error(accuracy.mean - sd) - point[1]]]
+        axes.errorbar(*point, bar, fmt="o", color=COLOURS[0] if on_front else GREY, capsize=3)
+        labels[point] = setting.label()
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], linewidth=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    _log_ticks(axes.xaxis, [parameters for parameters, _, _ in points])
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="parameters", ylabel=f"{points[0][2].judged_on} accuracy (%)")
-    _accuracy_axis(axes)
+    _scale(axes, errors=True)
+    _label(axes, {point: labels[point] for point in front + others})
     return figure
+
+
+def _label(axes: Axes, labels: dict[tuple[int, float], str]) -> None:
+    """Writes each beside its point; one that has no room there is left out."""
+    axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(labels))]
+    for point, label in labels.items():
+        for across, up in ((6, 4), (6, -4), (-6, 4), (-6, -4)):
+            side: Any = {"ha": "left" if across > 0 else "right", "va": "bottom" if up > 0 else "top", "fontsize": 8}
+            text = axes.annotate(label, point, (across, up), textcoords="offset points", **side)
+            box = text.get_window_extent()
+            if box.x0 > axes.bbox.x0 and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
 
 
 def _lines(settings: Sequence[Setting], panels: dict[str, str], unit: str) -> Figure | None:
@@ -165,8 +179,8 @@ def _lines(settings: Sequence[Setting], panels: dict[str, str], unit: str) -> Fi
             _line(axes, _points(setting, what), what, place)
         axes.set(xlabel=unit, ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if what.endswith("accuracy"):
-            _accuracy_axis(axes)
+        if what.endswith(("accuracy", "loss")):
+            _scale(axes, errors=what.endswith("accuracy"))
     for axes in all_axes[len(panels) :]:
         axes.remove()
     if len(settings) > 1:
@@ -204,18 +218,23 @@ def _points(setting: Setting, what: str) -> dict[float, list[float]]:
     return points
 
 
-def _accuracy_axis(axes: Axes) -> None:
-    """For errors, labelled with accuracies: where they span much, every halving of the error takes as much room."""
+def _scale(axes: Axes, *, errors: bool) -> None:
+    """A logarithmic axis where what is drawn spans much. Errors grow downwards, labelled by accuracies."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    values = values[np.isfinite(values)]
     low, high = sorted(axes.get_ylim())
-    errors = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    if np.nanmax(errors) > 4 * np.nanmin(errors):
+    if len(values) and 0 < 4 * values.min() < values.max():
         axes.set_yscale("log")
-        narrow = np.nanmax(errors) < 20 * np.nanmin(errors)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        low, high = np.nanmin(errors) / 1.2, np.nanmax(errors) * 1.2
-    axes.set_ylim(high, low)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda error, _: f"{100 * (1 - error):.6g}"))
+        _log_ticks(axes.yaxis, values)
+        low, high = values.min() / 1.2, values.max() * 1.2
+    axes.set_ylim((high, low) if errors else (low, high))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * (1 - y) if errors else y:.6g}"))
+
+
+def _log_ticks(axis: Axis, values: Sequence[float] | np.ndarray) -> None:
+    narrow = max(values) < 20 * min(values)
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _error(accuracy: Any) -> Any:

@@ -132,18 +132,20 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
         for tag, points in log.scalars.items():
             if points and (what := meaning(tag, part)):
                 candidates.setdefault(what, []).append((len(tag), tag, points))
-        last_steps = {epoch: step for step, epoch in sorted(log.scalars.get("epoch", {}).items())}
+        last_steps = {epoch: step for step, epoch in sorted(log.scalars.get("epoch", {}).items()) if 0 <= epoch < 1e9}
         ends.update({step: epoch + 1 for epoch, step in last_steps.items()})
+    known = sorted(ends)
     series = {}
     unit = "epoch"
     for what, found in candidates.items():
-        _, tag, points = min(found)
+        _, tag, points = min(found, key=lambda candidate: candidate[:2])
         steps, values = list(points), np.array(list(points.values()))
         if what.endswith("accuracy") and np.nanmax(values, initial=0) > 1.5:
             values = values / 100
-        if len(ends) > 1:
-            known = sorted(ends)
-            x = np.interp(steps, known, [ends[step] for step in known]).round(4).tolist()
+        if len(known) > 1:
+            last, epochs = known[-1], ends[known[-1]]
+            later = last + 1000 * (last + 1) / epochs  # an epoch that has not ended takes as long as those before it
+            x = np.interp(steps, [*known, later], [*(ends[step] for step in known), epochs + 1000]).round(4).tolist()
         elif tag.startswith("epoch_"):  # Keras counts epochs, from 0
             x = [step + 1.0 for step in steps]
         else:
@@ -155,7 +157,7 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
 def _what_was_trained(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
-        for key, value in leaves(config)
+        for key, value in (leaves(config) if config else ())
         if key.partition(".")[0] not in PLACES | SEEDS and _last(key) not in PLACES_INSIDE and key not in MAY_CHANGE
     }
 

@@ -57,8 +57,9 @@ class Setting:
         return Mean.of(run.final.get(what) for run in self.runs)
 
     def label(self) -> str:
-        values = [f"{short(key, self.values)}={shown(value)}" for key, value in self.values.items() if key != "name"]
-        name = [self.values["name"]] if self.values.get("name") else []
+        known = {key: value for key, value in self.values.items() if value not in (None, "")}
+        name = [known.pop("name")] if "name" in known else []
+        values = [f"{short(key, self.values)}={shown(value)}" for key, value in known.items()]
         return " ".join(name + values) or self.first.name or self.first.path
 
 
@@ -110,18 +111,19 @@ def by_data(settings: Sequence[Setting]) -> dict[str, list[Setting]]:
     return found
 
 
-def rivals(settings: Sequence[Setting]) -> list[Setting]:
-    """Those whose accuracy was measured on what that of the first was."""
-    return [s for s in settings if s.accuracy and s.judged_on == settings[0].judged_on]
+def rivals(settings: Sequence[Setting], judged_on: str | None = None) -> list[Setting]:
+    """Those whose accuracy was measured on `judged_on`, by default on what that of the first was."""
+    return [s for s in settings if s.accuracy and s.judged_on == (judged_on or settings[0].judged_on)]
 
 
 def verdicts(settings: Sequence[Setting]) -> list[str]:
-    """For each data set one sentence: which setting wins, and whether its lead over the next exceeds the noise."""
-    ranked = {data: rivals(compared) for data, compared in by_data(settings).items()}
+    """Which setting wins, and whether its lead over the next exceeds the noise: a sentence for all that compare."""
+    data_sets = by_data(settings)
     sentences = [
-        f"{f'On {data}: ' if len(ranked) > 1 and data else ''}{_verdict(*compared)}"
-        for data, compared in ranked.items()
-        if compared
+        f"{f'On {data}: ' if len(data_sets) > 1 and data else ''}{_verdict(*ranked)}"
+        for data, compared in data_sets.items()
+        for judged_on in ("validation", "test")
+        if (ranked := rivals(compared, judged_on))
     ]
     return sentences or ["No run that ended has an accuracy: there is no winner."]
 
@@ -131,7 +133,7 @@ def _verdict(best: Setting, following: Setting | None = None, *_: Setting) -> st
     where = "validation images" if best.judged_on == "validation" else "the test set"
     figure = f"{percent(best.accuracy)} on {where}"
     if following is None:
-        return f"{best.label()} is the only setting that ended: {figure}."
+        return f"{best.label()} has nothing to compare with: {figure}."
     assert following.accuracy is not None
     lead = best.accuracy.mean - following.accuracy.mean
     text = f"{best.label()} wins: {figure}, {100 * lead:.2f} points above {following.label()}; "
