@@ -91,7 +91,7 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_run_without_event_files_has_the_curves_of_its_history(tmp_path: Path) -> None:
-    history = [{"epoch": epoch, "val/accuracy": 0.9 + epoch / 100, "seconds": 1.0} for epoch in (1, 2)]
+    history = [{"epoch": epoch, "val/accuracy": 0.9 + epoch / 100, "val/loss": None} for epoch in (1, 2)]
     our_run(tmp_path, events=False, history=history)
     assert only(tmp_path).series == {"validation/accuracy": {1: 0.91, 2: 0.92}}
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import shlex
 from collections.abc import Sequence
 from html import escape
@@ -96,7 +97,7 @@ def commands(settings: Sequence[Setting]) -> list[str]:
         if not overrides or not setting.runs or any(text.startswith("resume=") for text in overrides):
             continue
         seeds = sorted({run.seed for run in setting.runs if run.seed is not None})
-        kept = [text for text in overrides if text.partition("=")[0] not in SEEDS]
+        kept = [text for text in overrides if re.split(r"[.=]", text)[0] not in SEEDS | {"sweep"}]
         sweep = ["-m"] if len(seeds) > 1 else []
         words = ["python", "train.py", *sweep, *kept, f"seed={','.join(map(str, seeds))}"]
         lines.append(printable(shlex.join(words)))

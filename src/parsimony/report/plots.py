@@ -96,6 +96,8 @@ def heat_map(settings: Sequence[Setting]) -> Figure | None:
     if not judged or len(keys) != 2:
         return None
     rows, columns = (_order({repr(setting.values[key]): setting.values[key] for setting in settings}) for key in keys)
+    if len(settings) <= max(len(rows), len(columns)):  # both vary together
+        return None
     grid = np.full((len(rows), len(columns)), np.nan)
     texts = {}
     for setting in settings:

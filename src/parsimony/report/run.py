@@ -1,5 +1,6 @@
 """One run, from what its folder holds."""
 
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,10 @@ from parsimony.report.tags import IMAGES_PER_SECOND, meaning
 from parsimony.resume import MAY_CHANGE
 from parsimony.runs import Result
 
-# Of a config: where it ran and was logged to, not what it trained.
+# Of a config: where it ran, what it was called and how it was watched, not what it trained.
 PLACES = {"folder", "resume", "name", "logger", "budget", "sweep"}
-PLACES_INSIDE = {"root", "dirpath", "save_dir", "default_root_dir"}
+PLACES_INSIDE = {"root", "dirpath", "save_dir", "default_root_dir", "log_every_n_steps"}
+WATCHERS = re.compile(r"callbacks\.(best|last|learning_rate|progress|pictures)\.")
 SEEDS = {"seed", "random_seed", "random_state"}
 
 ALIVE = 600.0  # seconds since the last event within which a run without an end counts as running
@@ -57,12 +59,13 @@ def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
     series, unit = _series(parts)
     for entry in [] if series else result.history:
         for tag, value in entry.items():
-            if what := meaning(tag):
+            if (what := meaning(tag)) and value is not None:  # null: it was no number
                 series.setdefault(what, {})[entry["epoch"]] = value
     final = {}
     for split in ("train", "validation", "test"):
         for metric, value in (getattr(result.final, split, None) or {}).items():
-            final[f"{split}/{metric}"] = value
+            if value is not None:
+                final[f"{split}/{metric}"] = value
     return Run(
         name=printable(result.name),
         path=path,
@@ -155,11 +158,12 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
 
 
 def _what_was_trained(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in (leaves(config) if config else ())
-        if key.partition(".")[0] not in PLACES | SEEDS and _last(key) not in PLACES_INSIDE and key not in MAY_CHANGE
-    }
+    return {key: value for key, value in (leaves(config) if config else ()) if not _is_beside_the_point(key)}
+
+
+def _is_beside_the_point(key: str) -> bool:
+    beside = key.partition(".")[0] in PLACES | SEEDS or _last(key) in PLACES_INSIDE
+    return beside or key in MAY_CHANGE or WATCHERS.match(key) is not None
 
 
 def _last(key: str) -> str:
