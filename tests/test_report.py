@@ -185,16 +185,22 @@ def test_data_sets_have_winners_of_their_own() -> None:
 
 
 def test_no_accuracy_at_all() -> None:
-    settings = grouped(run(None), run(float("nan"), model__dropout=0.5))
+    """Then the loss says which is better."""
+    runs = [run(None), run(float("nan"), model__dropout=0.5)]
+    runs[0].final["validation/loss"], runs[1].final["validation/loss"] = 0.5, 0.25
+    settings = grouped(*runs)
     assert verdicts(settings) == ["No run that ended has an accuracy: there is no winner."]
     assert "validation %" not in table.columns(settings)
+    assert table.columns(settings)["validation loss"] == ["0.2500", "0.5000"]
 
 
 def test_csv_and_json_have_every_digit() -> None:
-    runs = [*seeds(NOISY, model__dropout=0.1), run(float("nan"), model__dropout=0.2)]
+    runs = [*seeds(NOISY, model__dropout=0.1, best=0.995), run(float("nan"), model__dropout=0.2)]
     settings = grouped(*runs)
     row, _ = csv.DictReader(io.StringIO(table.as_csv(settings)))
     assert (row["model.dropout"], float(row["validation_accuracy"]), row["n"]) == ("0.1", pytest.approx(0.9932), "3")
+    assert table.columns(settings)["best epoch %"] == ["99.50", "-"]
+    assert row["best_epoch_validation_accuracy"] == "0.995"
     content = json.loads(table.as_json(settings, runs, ["a verdict"], ["a warning"]))
     assert content["settings"][0]["validation_accuracy_sd"] == pytest.approx(0.0002)
     assert content["settings"][1]["validation_accuracy"] is None

@@ -24,8 +24,12 @@ def columns(settings: Sequence[Setting]) -> dict[str, list[str]]:
         means = [setting.mean(f"{split}/accuracy") for setting in ended]
         table[f"{split} %"] = [f"{100 * mean.mean:.2f}" if mean else "-" for mean in means]
         table[f"{split} sd"] = [f"{100 * mean.sd:.2f}" if mean and mean.sd is not None else "-" for mean in means]
-    losses = [setting.mean("validation/loss") for setting in ended]
-    table["validation loss"] = [f"{loss.mean:.4f}" if loss else "-" for loss in losses]
+        if split == "validation":
+            bests = [Mean.of(run.best for run in setting.runs) for setting in ended]
+            table["best epoch %"] = [f"{100 * best.mean:.2f}" if best else "-" for best in bests]
+    if not any(setting.accuracy for setting in ended):
+        losses = [setting.mean("validation/loss") for setting in ended]
+        table["validation loss"] = [f"{loss.mean:.4f}" if loss else "-" for loss in losses]
     table["n"] = [str(len(setting.runs)) for setting in ended]
     table["parameters"] = [f"{n:,}" if (n := setting.first.parameters) else "-" for setting in ended]
     table["epochs"] = [str(setting.first.epochs or "-") for setting in ended]
