@@ -7,7 +7,9 @@ from importlib import import_module
 from parsimony.config import one_sentence_errors
 
 # Command: its module, whose main(arguments) parses the rest, so that only what is asked for is imported; what it does.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "report": ("parsimony.report.command", "tables, pictures and a page of runs, from the files of any program"),
+}
 
 
 def main() -> None:
