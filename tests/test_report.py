@@ -374,9 +374,10 @@ def test_the_page_is_whole_in_itself_and_shows_what_names_say(tmp_path: Path) ->
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "parsimony.cli", *arguments], capture_output=True, text=True, timeout=120
-    )
+    private = {"HYDRA_FULL_ERROR", "PARSIMONY_ONE_SENTENCE"}  # which other tests may have set
+    environment = {name: value for name, value in os.environ.items() if name not in private}
+    line = [sys.executable, "-m", "parsimony.cli", *arguments]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_the_command(sweep: Path, tmp_path: Path) -> None:
