@@ -646,24 +646,35 @@ void tail_backward(const float *x, const float *grad, const float *saved, float 
 
 // --------------------------------------------------------------------------------------------- max pooling, 2x2
 
-// 1 where `value` takes the place of the maximum so far; NaN stays once it is there.
-#define ABOVE(value, so_far) ((value) > (so_far) || (value) != (value))
+typedef int32_t mask __attribute__((vector_size(4 * LANES), aligned(4)));  // of each float all bits or none
+
+static inline vec load_part(const float *at, long count) {
+  vec value = {0};
+  if (count >= LANES) return load(at);
+  memcpy(&value, at, count * sizeof(float));
+  return value;
+}
+static inline vec only(vec value, mask where) { return (vec)((mask)value & where); }
+static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
+// Where `value` takes the place of the maximum so far; NaN stays once it is there.
+static inline mask above(vec value, vec so_far) { return (value > so_far) | (value != value); }
 
 // (n, height, width, channels) -> (n, height / 2, width / 2, channels); a last odd row or column is left out.
 void pool_forward(const float *images, float *output, long n, long height, long width, long channels) {
   long out_height = height / 2, out_width = width / 2, line = width * channels;
 #pragma omp parallel for schedule(static)
   for (long row = 0; row < n * out_height; row++) {
-    const float *above = images + (row / out_height * height + row % out_height * 2) * line;
-    for (long x = 0; x < out_width; x++) {
-      const float *a = above + 2 * x * channels, *b = a + channels, *c = a + line, *d = c + channels;
-      float *to = output + (row * out_width + x) * channels;
-#pragma omp simd
-      for (long i = 0; i < channels; i++) {
-        float top = ABOVE(b[i], a[i]) ? b[i] : a[i], low = ABOVE(d[i], c[i]) ? d[i] : c[i];
-        to[i] = ABOVE(low, top) ? low : top;
+    const float *upper = images + (row / out_height * height + row % out_height * 2) * line;
+    float *to = output + row * out_width * channels;
+    for (long x = 0; x < out_width; x++, upper += 2 * channels, to += channels)
+      for (long i = 0; i < channels; i += LANES) {
+        const float *at = upper + i;
+        long left = channels - i;
+        vec a = load_part(at, left), b = load_part(at + channels, left);
+        vec c = load_part(at + line, left), d = load_part(at + line + channels, left);
+        vec top = choose(above(b, a), b, a), low = choose(above(d, c), d, c);
+        store_part(to + i, choose(above(low, top), low, top), left);
       }
-    }
   }
 }
 
@@ -674,21 +685,21 @@ void pool_backward(const float *images, const float *grad, float *grad_images, l
 #pragma omp parallel for schedule(static)
   for (long row = 0; row < n * out_height; row++) {
     long image = row / out_height, y = row % out_height * 2, start = (image * height + y) * line;
-    for (long x = 0; x < out_width; x++) {
-      long at = start + 2 * x * channels;
-      const float *a = images + at, *b = a + channels, *c = a + line, *d = c + channels;
-      const float *from = grad + (row * out_width + x) * channels;
-      float *to_a = grad_images + at, *to_b = to_a + channels, *to_c = to_a + line, *to_d = to_c + channels;
-#pragma omp simd
-      for (long i = 0; i < channels; i++) {
-        int right = ABOVE(b[i], a[i]), low_right = ABOVE(d[i], c[i]);
-        int low = ABOVE(low_right ? d[i] : c[i], right ? b[i] : a[i]);
-        to_a[i] = !low & !right ? from[i] : 0;
-        to_b[i] = !low & right ? from[i] : 0;
-        to_c[i] = low & !low_right ? from[i] : 0;
-        to_d[i] = low & low_right ? from[i] : 0;
+    const float *from = grad + row * out_width * channels;
+    for (long x = 0; x < out_width; x++, from += channels)
+      for (long i = 0; i < channels; i += LANES) {
+        const float *at = images + start + 2 * x * channels + i;
+        float *to = grad_images + start + 2 * x * channels + i;
+        long left = channels - i;
+        vec a = load_part(at, left), b = load_part(at + channels, left);
+        vec c = load_part(at + line, left), d = load_part(at + line + channels, left), g = load_part(from + i, left);
+        mask right = above(b, a), low_right = above(d, c);
+        mask low = above(choose(low_right, d, c), choose(right, b, a));
+        store_part(to, only(g, ~low & ~right), left);
+        store_part(to + channels, only(g, ~low & right), left);
+        store_part(to + line, only(g, low & ~low_right), left);
+        store_part(to + line + channels, only(g, low & low_right), left);
       }
-    }
     if (width % 2)
       for (long below = 0; below < 2; below++)
         memset(grad_images + start + below * line + (width - 1) * channels, 0, channels * sizeof(float));
