@@ -35,9 +35,9 @@ def whole(trained: Trained, data: ImageData, image: Tensor, label: int, answers:
         "The network and the picture",
         [
             f"{trained.name}, {count(len(trained.history), 'epoch')} on {data.images.name} with seed "
-            f"{trained.config['seed']}: {summary.total:,} parameters, {summary.macs:,} multiply-accumulates an image. It "
-            f"answers {right:,} of {len(test.labels):,} test images correctly, {percent(right / len(test.labels), 2)}. "
-            "What follows is shown on it, and on one test image.",
+            f"{trained.config['seed']}: {summary.total:,} parameters, {summary.macs:,} multiply-accumulates an image. "
+            f"It answers {right:,} of {len(test.labels):,} test images correctly, "
+            f"{percent(right / len(test.labels), 2)}. What follows is shown on it, and on one test image.",
             "In all pictures of weights and maps black is zero, orange is above zero and blue below.",
         ],
         [
