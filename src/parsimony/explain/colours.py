@@ -32,7 +32,7 @@ def colour_kernel(weights: Tensor, scale: float) -> np.ndarray:
 def heat(image: Tensor, mass: Tensor) -> np.ndarray:
     """The image (c, h, w), darkened, and over it `mass` (h, w), not negative, in orange."""
     over = signed((mass / mass.max().clamp(min=1e-30)).sqrt(), 1.0)  # the root: what is faint is there as well
-    return np.clip(0.35 * picture(image) + over, 0, 255).astype(np.uint8)
+    return np.maximum(0.35 * picture(image), over).astype(np.uint8)
 
 
 def sheet(weights: Tensor) -> Tensor:
