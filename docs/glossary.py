@@ -90,7 +90,7 @@ def _strip(row: Row) -> np.ndarray:
 
 def _enlarged(tile: Tile, size: int) -> np.ndarray:
     height, width, channels = tile.pixels.shape
-    zoom = max(1, size // width)
+    zoom = tile.zoom(size)
     pixels = tile.pixels.repeat(zoom, 0).repeat(zoom, 1)
     if channels == 3:
         pixels = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], 2)

@@ -64,6 +64,8 @@ def test_explain_opens_from_disk_without_asking_for_anything(page: Path, driver:
     assert "NaN" not in text
     boxes = driver.execute_script("return [...document.querySelectorAll('.tile rect')].map(r => r.getBBox().width)")
     assert len(boxes) >= 8
+    sizes = "return [...document.querySelectorAll('.tile img, .tile svg')].map(tile => tile.getBoundingClientRect())"
+    assert all(0 < max(size["width"], size["height"]) <= 260 for size in driver.execute_script(sizes))
     assert max(boxes) <= 32
 
 

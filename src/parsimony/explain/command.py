@@ -32,11 +32,12 @@ def main(arguments: Sequence[str]) -> None:
 
 def explain(folder: Path, out: Path, picture: int | None = None, checkpoint: str = LAST) -> Path:
     """Writes the page of the run in `folder`. Raises InputError for what is no trained run or no test image."""
-    from parsimony.explain.page import page
-    from parsimony.explain.sections import sections
     from parsimony.trained import load
 
     trained = load(folder, checkpoint)
+    from parsimony.explain.page import page  # matplotlib and Lightning, which bad input need not wait for
+    from parsimony.explain.sections import sections
+
     text = page(f"What {trained.name} learned", sections(trained, picture))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")

@@ -18,6 +18,10 @@ class Tile:
     label: str = ""
     box: tuple[int, int, int] | None = None
 
+    def zoom(self, size: int) -> int:
+        """Screen pixels for each of its own, so that it fits into a square of `size`."""
+        return max(1, size // max(self.pixels.shape[:2]))
+
 
 @dataclass(frozen=True)
 class Row:

@@ -119,7 +119,7 @@ def _row(row: Row) -> str:
 
 def _tile(tile: Tile, name: str, size: int) -> str:
     height, width = tile.pixels.shape[:2]
-    zoom = max(1, size // width)
+    zoom = tile.zoom(size)
     source = f"data:image/png;base64,{base64.b64encode(png(tile.pixels)).decode()}"
     shown = f'width="{zoom * width}" height="{zoom * height}"'
     if tile.box is None:
