@@ -21,9 +21,9 @@ BOX = (0x56, 0xB4, 0xE9)
 OPENING = """\
 # Glossary
 
-What the words mean, shown on one network. `python docs/glossary.py` makes this page of the run in `docs/run`, which is
-`python train.py data=digits`, on the digits that come with the package. Of any other run `parsimony explain RUN` makes
-[a page like it](explain.md).
+What the words mean, shown on one network. `python docs/glossary.py` makes this page of the run in `docs/run`, which
+`python train.py data=digits` trained on the digits that come with the package. Of any other run `parsimony explain RUN`
+makes [a page like it](explain.md).
 """
 
 

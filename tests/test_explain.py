@@ -51,7 +51,8 @@ def test_the_page_has_every_notion_and_is_the_same_again(
     for notion in NOTIONS:
         assert f"<h2>{notion}</h2>" in text
     assert "mnist_sep, 1 epoch on digits with seed 3: 13,794 parameters" in text
-    assert explain(trained, tmp_path / "again.html").read_text() == text
+    explain(load(trained), tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text() == text
 
 
 def test_the_sum_is_what_the_convolution_gives(explained: dict[str, Section]) -> None:
@@ -118,7 +119,8 @@ def test_every_network_is_explained(model: str, made_up_data: Path, tmp_path: Pa
 def test_names_are_escaped(made_up_data: Path, tmp_path: Path) -> None:
     name = "<img src=x onerror=alert(1)>"
     run = untrained_run(tmp_path / "run", "data=digits", "model=mnist_narrow", name=name)
-    text = explain(run, tmp_path / "page.html").read_text()
+    explain(load(run), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
     assert name not in text
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
 
@@ -154,8 +156,9 @@ def test_bad_input(trained: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     with pytest.raises(InputError, match="is a folder: name a file"):
         main([str(moved), "--out", str(tmp_path)])
-    with pytest.raises(InputError, match=r"moved has no checkpoints/other.ckpt"):
-        main([str(moved), "--checkpoint", "other.ckpt"])
+    (moved / "checkpoints" / "best.ckpt").unlink()
+    with pytest.raises(InputError, match=r"moved has no checkpoints/best.ckpt"):
+        main([str(moved), "--best"])
     (moved / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
     with pytest.raises(InputError, match="damaged or no checkpoint"):
         main([str(moved)])

@@ -47,7 +47,9 @@ def page(request: pytest.FixtureRequest, made_up_data: Path, tmp_path_factory: p
     """Of a run whose name would like to be code."""
     folder = tmp_path_factory.mktemp("explain")
     keys = (f"model={request.param}", f"data.root={made_up_data}", "data.validation=10", "data.batch_size=20")
-    return explain(untrained_run(folder / "run", *keys, name=f"{request.param} {MARKUP}"), folder / "explain.html")
+    run = untrained_run(folder / "run", *keys, name=f"{request.param} {MARKUP}")
+    explain(load(run), folder / "explain.html")
+    return folder / "explain.html"
 
 
 def test_explain_opens_from_disk_without_asking_for_anything(page: Path, driver: Any) -> None:

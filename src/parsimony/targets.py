@@ -34,20 +34,23 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def check_names(config: Any, allow: Sequence[str]) -> None:
-    """Raises InputError for the first target outside ALLOWED and `allow`. Imports nothing."""
+def check_names(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
+    """Raises InputError for the first target outside ALLOWED and `allow`, with the `option` that allows it.
+
+    Imports nothing.
+    """
     for target in targets(config):
         inside = _within(target, ALLOWED) and not _within(target, LOADERS)
         if not inside and not _within(target, allow):
             raise InputError(
                 f"The config would run {target}, which is outside {', '.join(ALLOWED)}: if you trust it, add "
-                f"'allow_targets=[{target}]' to the command."
+                f"{option.format(target)} to the command."
             )
 
 
-def check_objects(config: Any, allow: Sequence[str]) -> None:
+def check_objects(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
     """As `check_names`, and for a target that is another module's behind an allowed name, such as torch.os.system."""
-    check_names(config, allow)
+    check_names(config, allow, option)
     for target in targets(config):
         if _within(target, allow):
             continue

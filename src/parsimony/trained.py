@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parsimony.data.datamodule import ImageData
 
 BEST = "best.ckpt"
+OPTION = "--allow {}"  # of the commands
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Trained:
         from parsimony.data.datamodule import ImageData
 
         config = self.config
-        check_objects([config["data"], config["augment"]], self.allow)
+        check_objects([config["data"], config["augment"]], self.allow, OPTION)
         augment = build(OmegaConf.create(config["augment"]))
         return build(OmegaConf.create(config["data"]), ImageData, augment=augment, seed=config["seed"])
 
@@ -87,7 +88,7 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = ()) -> Tra
         assert isinstance(planned, int)
     except (KeyError, TypeError, AssertionError):
         raise InputError(f"{folder} is no run's folder: its config.yaml is not that of a training.") from None
-    check_objects(parts, allow)
+    check_objects(parts, allow, OPTION)
     path = folder / "checkpoints" / checkpoint
     if not path.exists():
         raise InputError(f"{folder} has no {path.relative_to(folder)}: {_why_missing(checkpoint, config)}")

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from parsimony.checkpoints import LAST
 from parsimony.data.datamodule import EVALUATION_BATCH, ImageData
 from parsimony.data.sources import Split
 from parsimony.explain.colours import picture
@@ -28,13 +29,14 @@ def whole(trained: Trained, data: ImageData, image: Tensor, label: int, answers:
     right = int((answers.argmax(1) == test.labels).sum())
     with torch.no_grad():
         probabilities = trained.logits(image[None])[0].softmax(0)
+    best = "" if trained.checkpoint == LAST else f" ({trained.weights})"
     top = probabilities.topk(min(3, len(trained.classes)))
     rows = [[trained.classes[i], percent(p, 1)] for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
     assert data.images is not None
     return Section(
         "The network and the picture",
         [
-            f"{trained.name}, {count(len(trained.history), 'epoch')} on {data.images.name} with seed "
+            f"{trained.name}, {count(len(trained.history), 'epoch')}{best} on {data.images.name} with seed "
             f"{trained.config['seed']}: {summary.total:,} parameters, {summary.macs:,} multiply-accumulates an image. "
             f"It answers {right:,} of {len(test.labels):,} test images correctly, "
             f"{percent(right / len(test.labels), 2)}. What follows is shown on it, and on one test image.",
