@@ -20,7 +20,7 @@ from parsimony.explain.layers import WINDOWS
 from parsimony.explain.page import page
 from parsimony.explain.sections import sections
 from parsimony.report.page import inline
-from parsimony.trained import load
+from parsimony.trained import BEST, load
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
 NOTIONS = (
@@ -92,6 +92,11 @@ def test_mistakes_are_counted_and_named(trained: Path, explained: dict[str, Sect
     assert len(figure.rows[0].tiles) == 24
     right = len(test.labels) - wrong
     assert f"It answers {right} of 360 test images correctly" in explained["The network and the picture"].text[0]
+
+
+def test_the_best_epochs_weights_are_named(trained: Path) -> None:
+    text = sections(load(trained, BEST))[0].text[0]
+    assert text.startswith("mnist_sep, 1 epoch (best weights on validation, of epoch 1) on digits with seed 3")
 
 
 def test_another_picture(trained: Path) -> None:
