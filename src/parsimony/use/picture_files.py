@@ -98,7 +98,8 @@ def _grey(image: Image.Image) -> Image.Image:
 def _border(grey: Image.Image) -> int:
     """The median of the outermost pixels."""
     pixels = np.asarray(grey)
-    return int(np.median(np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])))
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
+    return int(np.partition(edge, len(edge) // 2)[len(edge) // 2])
 
 
 def _padded(grey: Image.Image, size: tuple[int, int], border: int) -> Image.Image:
