@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from parsimony.errors import InputError
 
@@ -62,6 +62,9 @@ def _decoded(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
             image.draft(mode, size)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
+            if image.mode == "LAB":  # which convert() knows no way out of
+                lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+                image = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")  # type: ignore[assignment]
             return image
     except Image.UnidentifiedImageError:
         raise InputError(f"{path}: it is no picture") from None

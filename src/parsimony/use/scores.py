@@ -27,7 +27,7 @@ def wilson(correct: int, total: int, confidence: float = 0.95) -> tuple[float, f
     share = correct / total
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))  # rounding may miss the ends
 
 
 def confusion(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
