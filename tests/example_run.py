@@ -19,9 +19,15 @@ def copied(folder: Path) -> Path:
 def typed(monkeypatch: pytest.MonkeyPatch, *words: object) -> str | int | None:
     """Runs `parsimony WORDS` in this process; its exit code, or the sentence that it ends with."""
     monkeypatch.setattr(sys, "argv", ["parsimony", *map(str, words)])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    say_errors_in_a_sentence(monkeypatch)
     try:
         cli.main()
     except SystemExit as ended:
         return ended.code
     return 0
+
+
+def say_errors_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command sets in the environment of its process, set here so that it ends with the test."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setenv("PARSIMONY_ONE_SENTENCE", "1")

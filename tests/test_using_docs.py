@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from example_run import EXAMPLE, copied
+from example_run import EXAMPLE, copied, say_errors_in_a_sentence
 
 DOCS = EXAMPLE.parent
 spec = importlib.util.spec_from_file_location("using", DOCS / "using.py")
@@ -27,6 +27,7 @@ def test_a_command_shows_what_the_page_shows(command: str, tmp_path: Path, monke
     copied(tmp_path / "runs" / "digits")
     shutil.copytree(EXAMPLE / "pictures", tmp_path / "pictures")
     monkeypatch.chdir(tmp_path)
+    say_errors_in_a_sentence(monkeypatch)
     shown = PAGE.partition(f"$ {command}\n")[2].partition("```")[0]
     assert shape(using.output(command)) == shape(shown)
     assert len(shape(shown)) > 5
@@ -40,6 +41,7 @@ def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path) -> None:
 def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copied(tmp_path / "runs" / "digits")
     monkeypatch.chdir(tmp_path)
+    say_errors_in_a_sentence(monkeypatch)
     using.output("parsimony export runs/digits")
     found: dict = {}
     exec(PAGE.partition("```python\n")[2].partition("```")[0], found)

@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -62,9 +63,7 @@ def accuracy(path: Path, split: Split) -> float:
 
 def _model(trained: Trained) -> Any:
     """As torch exports it."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own insides
+    with _quiet():
         program = torch.onnx.export(
             deployed(trained),
             (samples(trained, 2),),
@@ -118,8 +117,7 @@ def _quantised(trained: Trained, model: Any, train: Split) -> Any:
     Of the weights' 8 bits 7 are used: processors without VNNI add pairs of products in 16 bits, which 8 would overflow.
     """
     chosen = train.images[stratified(train.labels, min(CALIBRATION, len(train.labels)))]
-    logging.getLogger().setLevel(logging.ERROR)  # onnxruntime advises to do what is done here
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, _quiet():
         plain, ready, done = (str(Path(folder, name)) for name in ("plain.onnx", "ready.onnx", "done.onnx"))
         onnx.save(model, plain)
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
@@ -135,6 +133,18 @@ def _quantised(trained: Trained, model: Any, train: Split) -> Any:
             weight_type=QuantType.QInt8,
         )
         return _compact(onnx.load(done), trained)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch and onnxruntime say of their own insides, and advice to do what is done here."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Calibration(CalibrationDataReader):
