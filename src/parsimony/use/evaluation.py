@@ -9,6 +9,8 @@ from parsimony.trained import Trained
 from parsimony.use import scores
 from parsimony.use.views import described, probabilities
 
+SHORT = 5  # letters of a class at the head of a column, so that ten classes fit a terminal
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -55,8 +57,8 @@ class Evaluation:
     def _confusion_lines(self) -> list[str]:
         names = [score.name for score in self.classes]
         width = max(map(len, names))
-        cell = max(width, len(str(max(map(max, self.confusion)))))
-        lines = [" " * width + "".join(f"  {name:>{cell}}" for name in names)]
+        cell = max(min(width, SHORT), len(str(max(map(max, self.confusion)))))
+        lines = [" " * width + "".join(f"  {name[:cell]:>{cell}}" for name in names)]
         for name, row in zip(names, self.confusion, strict=True):
             lines.append(f"{name:<{width}}" + "".join(f"  {count or '.':>{cell}}" for count in row))
         return lines
