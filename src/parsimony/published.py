@@ -1,6 +1,6 @@
 """The published results: their recipes, the runs in results/, and the tables written from them.
 
-`python -m parsimony.published` (make results) writes the tables into README.md and docs/results.md.
+`python -m parsimony.published` (make results) writes the tables into README.md and docs/results.md, and docs/cards/.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from parsimony.config import CONF
 from parsimony.runs import PROJECT, Result, replace_file
 
 RESULTS = PROJECT / "results"
-README, PAGE = PROJECT / "README.md", PROJECT / "docs" / "results.md"
+README, PAGE, CARDS = PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "docs" / "cards"
 BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
 
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
@@ -94,7 +94,7 @@ def short_table(rows: Iterable[Row]) -> str:
     ]
     for row in rows:
         facts = [*_facts(row), str(row.runs[0].epochs)] if row.runs else ["-"] * 3
-        ours = [_spread(row.accuracies()), row.verdict] if row.runs else ["not run yet", ""]
+        ours = [spread(row.accuracies()), row.verdict] if row.runs else ["not run yet", ""]
         lines.append(_line(f"`{row.network}`", *facts, _percent(row.reported), *ours))
     return "\n".join(lines)
 
@@ -119,10 +119,10 @@ def full_table(rows: Iterable[Row]) -> str:
                 str(run.epochs),
                 str(run.config["data"]["batch_size"]),
                 _percent(row.reported),
-                _spread(row.accuracies()),
+                spread(row.accuracies()),
                 row.verdict or "-",
                 " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies()),
-                _spread(row.accuracies("best")),
+                spread(row.accuracies("best")),
                 f"{statistics.median(run.seconds['epoch'] for run in row.runs):.0f}",
                 " and ".join(sorted({f"{run.device}, {_threads(run)}" for run in row.runs})),
             )
@@ -149,11 +149,14 @@ def filled(text: str, *tables: str) -> str:
 
 
 def pages(results: Path = RESULTS) -> dict[Path, str]:
-    """Every page with tables of published results, as it should read."""
+    """Every page with tables of published results, and each network's model card, as it should read."""
+    from parsimony.cards import card  # it builds on the rows
+
     found = rows(results)
     return {
         README: filled(README.read_text(), short_table(found)),
         PAGE: filled(PAGE.read_text(), full_table(found), notes(found)),
+        **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
     }
 
 
@@ -162,7 +165,8 @@ def _facts(row: Row) -> list[str]:
     return [" and ".join(names), f"{row.runs[0].parameters['total']:,}"]
 
 
-def _spread(accuracies: list[float]) -> str:
+def spread(accuracies: list[float]) -> str:
+    """Mean, standard deviation and n, of percentages."""
     mean = f"{statistics.mean(accuracies):.2f}"
     if len(accuracies) == 1:
         return f"{mean} % (n=1)"
@@ -183,4 +187,5 @@ def _line(*cells: str) -> str:
 
 if __name__ == "__main__":
     for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
         replace_file(path, text)

@@ -60,7 +60,7 @@ class Summary:
         return sum(layer.macs for layer in self.layers)
 
     def table(self) -> str:
-        rows = [HEADER, *self._rows()]
+        rows = [HEADER, *self.rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(
@@ -74,12 +74,13 @@ class Summary:
 
     def markdown(self) -> str:
         rule = [":--" if i in LEFT else "--:" for i in range(len(HEADER))]
-        rows = ["| " + " | ".join(row) + " |" for row in [HEADER, rule, *self._rows()]]
+        rows = ["| " + " | ".join(row) + " |" for row in [HEADER, rule, *self.rows()]]
         return "\n".join(rows) + "\n\n" + "  \n".join(self._totals())
 
     __str__ = table
 
-    def _rows(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
+        """The table's lines under HEADER; what changes neither shape nor geometry shares the line before it."""
         rows: list[list[str]] = []
         before = None
         for layer in self.layers:

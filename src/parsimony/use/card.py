@@ -1,0 +1,58 @@
+"""`parsimony card`: the model card of a run, or of a published result with all its seeds."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parsimony.cards import card
+from parsimony.errors import InputError
+from parsimony.published import Row, changes, read_runs, rows
+from parsimony.runs import Result, replace_file
+from parsimony.use import arguments as shared
+
+EXAMPLES = """\
+  parsimony card runs/mnist_sep/TIME                 to the terminal
+  parsimony card results/reproduce/mnist_narrow      all seeds of a published result
+"""
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = shared.parser(
+        "card",
+        "A model card in Markdown: task, data, parameters, recipe, figures, known limits.",
+        EXAMPLES,
+        of_a_run=False,
+    )
+    parser.add_argument(
+        "result", type=Path, metavar="RESULT", help="a run's folder, a result file, or a folder of them"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="written to; by default the terminal")
+    typed = parser.parse_args(arguments)
+    text = card(row_of(typed.result))
+    if typed.out:
+        replace_file(typed.out, text)
+        print(f"written: {typed.out}", file=sys.stderr)
+    else:
+        print(text, end="")
+
+
+def row_of(path: Path) -> Row:
+    """The run or runs at `path`, with what the original reported where they are a published recipe's.
+
+    Raises InputError where there is none.
+    """
+    try:
+        if path.is_file():
+            runs = [Result.read(path)]
+        elif (path / "result.json").is_file():
+            runs = [Result.read(path / "result.json")]
+        else:
+            runs = read_runs(path)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} holds a result.json that cannot be read: {error}.") from error
+    if not runs:
+        raise InputError(f"There is no result in {path}: expected result.json, or seed-0.json and the like.")
+    for row in rows():
+        if all(run.name == row.experiment and not changes(run, row.experiment) for run in runs):
+            return Row(row.network, runs, row.seeds, row.reported, row.source, row.note)
+    return Row(runs[0].name, runs, seeds=len(runs))
