@@ -32,7 +32,8 @@ DOCS = PROJECT / "docs"
 ADDING = DOCS / "adding.md"
 ADDED = re.compile(r"(At the end of|new file) `([^`]+)`[^`]*:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("cd", "source", "ls", "cat", "echo", "git", "find", "printf")
-STAND_INS = {"NAME": "mnist_narrow", "MODEL": "mnist_narrow", "SCRIPT": "train"}  # for a word that the reader replaces
+# For words that the reader replaces
+STAND_INS = {"NAME": "mnist_narrow", "MODEL": "mnist_narrow", "COMMAND": "report"}
 
 
 def script(name: str) -> dict[str, Any]:
@@ -86,9 +87,10 @@ def test_a_command_is_one_that_works(command: Any, tmp_path: Path, monkeypatch: 
         pytest.skip("is run on a copy, to which its page has added what it adds")
     for words in command.words():
         words = [re.sub(rf"\b({'|'.join(STAND_INS)})\b", lambda word: STAND_INS[word[0]], word) for word in words]
+        if "train.py" in words:  # after python, or torchrun and the like
+            compose(words[words.index("train.py") + 1 :], tmp_path)
+            continue
         match words:
-            case ["python", "train.py", *arguments]:
-                compose(arguments, tmp_path)
             case ["python", "-m", module, *arguments]:
                 assert find_spec(module)
                 parse(Path(find_spec(module).origin), arguments, monkeypatch, request)
