@@ -65,7 +65,9 @@ def train(cfg: DictConfig) -> Result:
     net = build(cfg.model, nn.Module)
     data: ImageData = build(cfg.data, ImageData, augment=build(cfg.augment, Augment), seed=cfg.seed)
     summary = _summarize(net, data, cfg)
-    net = engine.prepare(net)
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    layers = engine.layers_on(on_gpu)
+    net = engine.prepare(net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     data.prepare_data()
     data.setup()
@@ -89,7 +91,7 @@ def train(cfg: DictConfig) -> Result:
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
         plugins=[checkpoints.CheckpointFiles()],
         logger=_loggers(cfg, at_step),
-        precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
+        precision=engine.lightning_precision(on_gpu),
         default_root_dir=cfg.folder,
     )
     _check_batches(net, data, trainer.world_size)
@@ -103,6 +105,7 @@ def train(cfg: DictConfig) -> Result:
         device=_device_name(trainer),
         threads=torch.get_num_threads(),
         precision=str(trainer.precision),
+        layers=layers,
         versions=runs.versions(),
         data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
         config=runs.portable(plain_config, cfg.folder),
