@@ -50,7 +50,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Of every page, each once a page: the lines of its bash blocks, and what its sentences set as code."""
+    """Of every page, each once a page: of its bash and console blocks, and what its sentences set as code."""
     pages = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
     found = [command for page in pages for command in _of(page)]
     return list({(command.page, command.text): command for command in found}.values())
@@ -60,7 +60,11 @@ def _of(page: Path) -> Iterator[Command]:
     text, name = page.read_text(), str(page.relative_to(PROJECT))
     for language, block in BLOCK.findall(text):
         said = ""
-        for line in block.replace("\\\n", " ").splitlines() if language == "bash" else ():
+        for line in block.replace("\\\n", " ").splitlines():
+            if language == "console" and line.startswith("$ "):  # what follows is its output
+                line = line.removeprefix("$ ")
+            elif language != "bash":
+                continue
             typed, _, comment = f"{line} ".partition("# ")
             if typed.strip():
                 yield Command(" ".join(typed.split()), said + comment, name)

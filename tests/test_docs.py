@@ -104,7 +104,7 @@ def test_a_command_is_one_that_works(command: Any, tmp_path: Path, monkeypatch: 
                     importlib.import_module(COMMANDS[name][0]).main(arguments)
                 assert ended.type is Parsed or ended.value.code == 0  # --help
             case ["make", *arguments]:
-                targets = re.findall(r"^(\w+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+                targets = re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
                 assert {word for word in arguments if "=" not in word} <= set(targets)
             case ["pip", "install", "-e", what]:
                 extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
