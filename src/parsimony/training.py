@@ -14,8 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -25,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, hparams, runs
 from parsimony.callbacks import Reseed
+from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.augment import Augment
@@ -34,7 +33,7 @@ from parsimony.errors import InputError, RunError
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
-from parsimony.targets import check_objects
+from parsimony.targets import build, check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -89,7 +88,7 @@ def train(cfg: DictConfig) -> Result:
         cfg.trainer,
         pl.Trainer,
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        plugins=[checkpoints.CheckpointFiles()],
+        plugins=[CheckpointFiles()],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu),
         default_root_dir=cfg.folder,
@@ -134,21 +133,6 @@ def train(cfg: DictConfig) -> Result:
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
-
-
-def build(node: Any, kind: type = object, **arguments: Any) -> Any:
-    """Hydra's instantiate. Raises InputError where the config's arguments are at fault or its target is no `kind`."""
-    try:
-        built = instantiate(node, **arguments, _convert_="all")
-    except (InstantiationException, TypeError) as error:
-        cause = error.__cause__
-        if isinstance(cause, InputError):
-            raise cause from None
-        message = " ".join(str(cause or error).split()).rstrip(".")
-        raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
-    if not isinstance(built, kind):
-        raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
-    return built
 
 
 @contextmanager
