@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from parsimony.config import CONF
 from parsimony.nets import cifar, mnist
 
 # network: (total, trainable, non-trainable), counted as Keras does
@@ -29,6 +30,12 @@ def test_parameters_are_the_seeds(network) -> None:
     trainable = sum(p.numel() for p in net.parameters())
     non_trainable = sum(b.numel() for b in net.buffers() if b.is_floating_point())
     assert (trainable + non_trainable, trainable, non_trainable) == COUNTS[network]
+
+
+@networks
+def test_its_config_tells_its_parameters(network) -> None:
+    config = (CONF / "model" / f"{network.__name__}.yaml").read_text()
+    assert f"# {COUNTS[network][0]:,} parameters" in config.splitlines()[:2]
 
 
 @networks

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,19 @@ from omegaconf import OmegaConf
 from parsimony import reproduce
 from parsimony.config import CONF
 from parsimony.errors import InputError
-from parsimony.published import PAGE, RECIPE, Row, changes, current_recipe, full_table, pages, recipe, rows, short_table
+from parsimony.published import (
+    EXAMPLE,
+    PAGE,
+    RECIPE,
+    Row,
+    changes,
+    current_recipe,
+    full_table,
+    pages,
+    recipe,
+    rows,
+    short_table,
+)
 from parsimony.runs import Epoch, Result
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment" / "reproduce").glob("*.yaml"))
@@ -57,6 +70,16 @@ def test_a_committed_result_is_one_of_its_recipe(experiment: str, run: Result) -
     assert (run.name, run.status, run.dirty) == (experiment, "completed", False)
     assert run.epochs == run.final.epoch == run.config["trainer"]["max_epochs"] == len(run.history)
     assert run.data["publisher"] or "copy" in run.data["name"]
+
+
+def test_the_sweep_that_the_docs_show_is_whole() -> None:
+    runs = [Result.read(path) for path in sorted(EXAMPLE.glob("*/result.json"))]
+    settings = {(run.config["model"]["dropout"], run.config["optimizer"]["lr"]) for run in runs}
+    assert settings == set(product((0, 0.05, 0.1, 0.2), (0.001, 0.003, 0.01)))
+    assert {(run.status, run.epochs, run.data["publisher"], run.dirty) for run in runs} == {
+        ("completed", 3, True, False)
+    }
+    assert any(run.resumed for run in runs)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -163,11 +163,13 @@ def test_tensorboard_hparams_come_with_the_final_metrics(finished: Result) -> No
     found = events(finished)
     plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
     hparams = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
-    assert hparams["optimizer.lr"].number_value == finished.config["optimizer"]["lr"]
-    assert hparams["name"].string_value == "mnist_narrow"
+    assert hparams["lr"].number_value == finished.config["optimizer"]["lr"]
+    assert hparams["dropout"].number_value == finished.config["model"]["dropout"]
+    assert hparams["model"].string_value == "mnist_narrow"
+    assert sorted(hparams)[:5] == ["batch_size", "dropout", "epochs", "label_smoothing", "lr"]  # those that it shows
     for split in ("train", "validation", "test"):
         scores = getattr(finished.final, split)
-        assert found.Scalars(f"final/{split}_accuracy")[-1].value == pytest.approx(scores["accuracy"])
+        assert found.Scalars(f"final/accuracy_{split}")[-1].value == pytest.approx(scores["accuracy"])
 
 
 def test_without_a_terminal_an_epoch_is_a_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The published results: their recipes, the runs in results/, and the tables written from them.
 
-`python -m parsimony.published` (make results) writes the tables into README.md and docs/results.md, and docs/cards/.
+`python -m parsimony.published` (make results) writes the tables into README.md, docs/results.md and docs/sweeps.md, and
+the cards in docs/cards/.
 """
 
 import statistics
@@ -17,6 +18,7 @@ from parsimony.runs import PROJECT, Result, replace_file
 
 RESULTS = PROJECT / "results"
 README, PAGE, CARDS = PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "docs" / "cards"
+SWEEPS, EXAMPLE = PROJECT / "docs" / "sweeps.md", RESULTS / "sweeps" / "mnist_narrow"  # a page, and the sweep it shows
 BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
 
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
@@ -140,6 +142,21 @@ def notes(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def sweep_table(folder: Path) -> str:
+    """A sweep's report in short: which setting wins, what went on after it broke off, a line a run."""
+    from parsimony.report.read import read_runs as read_reported  # TensorBoard's reader, which the others do without
+    from parsimony.report.settings import group, verdicts
+    from parsimony.report.table import as_markdown
+
+    runs, warnings = read_reported([folder])
+    settings = group(runs, warnings)
+    assert not warnings, warnings
+    broken = {path.parent.name: Result.read(path).resumed for path in sorted(folder.glob("*/result.json"))}
+    told = [f"`{name}` after epoch {epochs[0]}" for name, epochs in broken.items() if epochs]
+    went_on = f"Went on from its checkpoint: {', '.join(told)}." if told else ""
+    return "\n\n".join(filter(None, [" ".join(verdicts(settings)), went_on, as_markdown(settings)]))
+
+
 def filled(text: str, *tables: str) -> str:
     """`text` with its tables, in order, written anew."""
     parts = text.split(BEGIN)
@@ -157,6 +174,7 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
         README: filled(README.read_text(), short_table(found)),
         PAGE: filled(PAGE.read_text(), full_table(found), notes(found)),
         **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
+        SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
     }
 
 

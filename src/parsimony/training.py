@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from parsimony import checkpoints, runs
+from parsimony import checkpoints, hparams, runs
 from parsimony.callbacks import Reseed
 from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.classifier import Classifier
@@ -185,8 +185,7 @@ def _fit_and_test(
         _test(trainer, classifier, data, "test")  # for the pictures; the figures are the watched ones
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(dict(classifier.hparams), _final_metrics(result.final))
-            logger.finalize("success")  # or they would wait, unwritten, for the process to end
+            hparams.log(logger, result.config, result.final)
 
     monitors = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     if monitors and (path := monitors[0].best_model_path):
@@ -306,11 +305,3 @@ def _device_name(trainer: pl.Trainer) -> str:
     if trainer.strategy.root_device.type == "cuda":
         return count + torch.cuda.get_device_name(trainer.strategy.root_device)
     return count + runs.cpu_name()
-
-
-def _final_metrics(final: Epoch) -> dict[str, float]:
-    return {
-        f"final/{split}_{metric}": value
-        for split in ("train", "validation", "test")
-        for metric, value in (getattr(final, split) or {}).items()
-    }

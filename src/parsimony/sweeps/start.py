@@ -75,18 +75,8 @@ def begin(config: DictConfig) -> Sweep:
         if name != "resume" and (not isinstance(value, int) or value < 1):
             raise InputError(f"sweep.{name} takes a whole number of at least 1, not {value}.")
     typed = [override for override in texts(hydra.overrides.task) if key(override) != "sweep.resume"]
-    params = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides(params + typed)
-    if hydra.sweeper._target_.endswith(BasicSweeper.__name__):
-        jobs = _jobs(overrides)
-        runs = len(jobs)
-    else:
-        if config.data.validation in (0, "test"):
-            raise InputError("This sweep chooses by validation accuracy: set data.validation above 0.")
-        jobs = [[override.input_line or "" for override in overrides if not override.is_sweep_override()]]
-        runs = hydra.sweeper.n_trials
-    _check_any(config, jobs, folder)
+    overrides, jobs, runs = planned(config)
+    check_any(config, jobs, folder)
     at_once = _share_machine(config, runs)
     over = [o.input_line or "" for o in overrides if o.is_sweep_override() or o.key_or_group not in MAY_CHANGE]
     if "n_jobs" in hydra.sweeper:
@@ -118,6 +108,24 @@ def begin(config: DictConfig) -> Sweep:
     return sweep
 
 
+def planned(config: DictConfig) -> tuple[list[Override], list[list[str]], int]:
+    """What a sweep is over, the overrides of each run that is known beforehand, and the number of runs.
+
+    Raises InputError for a sweep that has nothing to run or to choose by.
+    """
+    hydra = config.hydra
+    typed = [override for override in texts(hydra.overrides.task) if key(override) != "sweep.resume"]
+    params = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    overrides = parser.parse_overrides(params + typed)
+    if hydra.sweeper._target_.endswith(BasicSweeper.__name__):
+        jobs = _jobs(overrides)
+        return overrides, jobs, len(jobs)
+    if config.data.validation in (0, "test"):
+        raise InputError("This sweep chooses by validation accuracy: set data.validation above 0.")
+    return overrides, [[o.input_line or "" for o in overrides if not o.is_sweep_override()]], hydra.sweeper.n_trials
+
+
 def _jobs(overrides: list[Override]) -> list[list[str]]:
     """The overrides of each run of a grid, in Hydra's order."""
     for override in overrides:
@@ -128,7 +136,7 @@ def _jobs(overrides: list[Override]) -> list[list[str]]:
     return list(chain(*BasicSweeper.split_arguments(overrides, None)))
 
 
-def _check_any(config: DictConfig, jobs: Sequence[Sequence[str]], folder: Path) -> None:
+def check_any(config: DictConfig, jobs: Sequence[Sequence[str]], folder: Path) -> None:
     """Raises the first run's InputError where no run can be trained. If some can, the others fail among them."""
     loader, errors = GlobalHydra.instance().config_loader(), []
     for overrides in jobs:
