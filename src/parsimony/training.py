@@ -1,7 +1,6 @@
 """train(cfg) -> Result: the one straight road from a config to a result."""
 
 import logging
-import math
 import os
 import statistics
 import sys
@@ -29,6 +28,9 @@ from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
+from parsimony.distributed.group import Group, share_cores
+from parsimony.distributed.strategy import Environment, Together, register
+from parsimony.distributed.watch import Ended
 from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
 from parsimony.resume import alone, settings
@@ -38,6 +40,7 @@ from parsimony.targets import check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+MOST_ON_A_CORE = 8
 for message in (
     "LeafSpec",
     "smaller than the logging interval",
@@ -57,8 +60,16 @@ def train(cfg: DictConfig) -> Result:
     anything is written.
     """
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
+    with Group(Path(cfg.folder), plain_config) as group, group.told():
+        return _train(cfg, plain_config, group)
+
+
+def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Result:
     check_objects(plain_config, cfg.allow_targets)
-    _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    typed = any(override.startswith("trainer.devices=") for override in overrides)
+    devices = group.devices(plain_config["trainer"]["devices"], typed)
+    _check_devices(cfg.trainer.accelerator, devices["devices"])
     engine = build(cfg.engine, Engine)
     engine.start()
     pl.seed_everything(cfg.seed, verbose=False)
@@ -67,8 +78,7 @@ def train(cfg: DictConfig) -> Result:
     summary = _summarize(net, data, cfg)
     net = engine.prepare(net)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
-    data.prepare_data()
-    data.setup()
+    group.load(data)
     assert data.images is not None
 
     classifier = Classifier(
@@ -83,19 +93,30 @@ def train(cfg: DictConfig) -> Result:
     classifier.check_optimizer(cfg.trainer.max_epochs)
     folder = Path(cfg.folder)
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
+    register()
+    environment = Environment(group)
     trainer = build(
         cfg.trainer,
         pl.Trainer,
-        callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        plugins=[checkpoints.CheckpointFiles()],
+        **devices,
+        callbacks=[Reseed(cfg.seed), *_callbacks(cfg), Together(group)],
+        plugins=[checkpoints.CheckpointFiles(), environment],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
         default_root_dir=cfg.folder,
     )
+    if trainer.world_size > 1 and not engine.threads:
+        share_cores(trainer.num_devices)
+    environment.sees = {
+        "config": settings(plain_config),
+        "checkpoint": at_step,
+        "data": data.images.sha256,
+        "version of PyTorch": torch.__version__,
+    }
     _check_batches(net, data, trainer.world_size)
     result = Result(
         name=str(cfg.name),
-        overrides=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        overrides=overrides,
         seed=cfg.seed,
         parameters={"total": summary.total, "trainable": summary.trainable, "non_trainable": summary.non_trainable},
         macs=summary.macs,
@@ -109,9 +130,19 @@ def train(cfg: DictConfig) -> Result:
         folder=str(cfg.folder),
     )
     result.commit, result.dirty = runs.commit()
+
+    def last_words(ended: Ended) -> None:
+        result.status = _status(group.error(ended))
+        result.history, result.resumed = classifier.history, classifier.resumed
+        result.epochs = len(classifier.history)
+        if trainer.is_global_zero:
+            result.write(folder)
+        print(f"error: {group.sentence(ended)}", file=sys.stderr, flush=True)
+
+    group.last_words = last_words
     with alone(folder) if trainer.is_global_zero else nullcontext():
         try:
-            with _ends_explained(folder, cfg.trainer.max_epochs):
+            with _ends_explained(folder, cfg.trainer.max_epochs), group.told():
                 if trainer.is_global_zero:
                     print(f"{summary.table()}\n", flush=True)
                     runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
@@ -120,8 +151,7 @@ def train(cfg: DictConfig) -> Result:
                             logger.experiment.add_text("layers", summary.markdown())
                 _fit_and_test(trainer, classifier, data, result, checkpoint)
         except BaseException as error:
-            interrupted = isinstance(error, SystemExit)
-            result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+            result.status = _status(error)
             result.history, result.resumed = classifier.history, classifier.resumed
             result.epochs = len(classifier.history)
             raise
@@ -146,6 +176,11 @@ def build(node: Any, kind: type = object, **arguments: Any) -> Any:
     if not isinstance(built, kind):
         raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
     return built
+
+
+def _status(error: BaseException) -> str:
+    interrupted = isinstance(error, SystemExit | KeyboardInterrupt | SIGTERMException)
+    return "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
 
 
 @contextmanager
@@ -249,7 +284,10 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
             "shows none: leave it out, or take trainer.accelerator=cpu."
         )
     on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
-    there, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
+    cores = os.cpu_count() or 1  # several processes on one are slow, but compute the same
+    there, kind = (
+        (gpus, "GPUs") if on_gpu else (MOST_ON_A_CORE * cores, f"CPU cores, for {MOST_ON_A_CORE} processes each")
+    )
     if isinstance(devices, int) and not 1 <= devices <= there:
         raise InputError(f"trainer.devices={devices} is out of range: this machine has {there} {kind}.")
 
@@ -267,17 +305,16 @@ def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
 
 
 def _check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
-    if data.batch_size % processes:
-        raise InputError(
-            f"data.batch_size={data.batch_size} is the global batch and does not divide among {processes} processes: "
-            f"take a multiple of {processes}."
-        )
-    batch, images = data.batch_size // processes, math.ceil(len(data.train.labels) / processes)
+    images = len(data.train.labels)
+    smallest = images % data.batch_size or data.batch_size
     normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
-    if normalises and 1 in (batch, images % batch):
+    needed = 2 if normalises else 1
+    if smallest // processes < needed:
+        among = f" for {processes} processes" if processes > 1 else ""
+        each = f"{'batch norm needs two' if normalises else 'it takes one'}{' in each' if among else ''}"
         raise InputError(
-            f"data.batch_size={data.batch_size} leaves a batch of one of the {images:,} images of a process, and batch "
-            "norm needs two: take another batch size."
+            f"data.batch_size={data.batch_size} leaves a batch of {smallest} of the {images:,} training images{among}, "
+            f"and {each}: take another batch size."
         )
 
 
