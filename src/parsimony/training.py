@@ -28,6 +28,7 @@ from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
+from parsimony.distributed.batch_norm import SyncOnCpu
 from parsimony.distributed.group import Group, share_cores
 from parsimony.distributed.strategy import Environment, Together, register
 from parsimony.distributed.watch import Ended
@@ -40,8 +41,8 @@ from parsimony.targets import check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-MOST_ON_A_CORE = 8
 for message in (
+    "`broadcast_buffers` is deprecated",  # in favour of a key that PyTorch 2.11 does not have
     "LeafSpec",
     "smaller than the logging interval",
     "does not have many workers",
@@ -95,14 +96,17 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
     register()
     environment = Environment(group)
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu
     trainer = build(
         cfg.trainer,
         pl.Trainer,
         **devices,
+        **({"sync_batchnorm": False} if sync_on_cpu else {}),
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg), Together(group)],
-        plugins=[checkpoints.CheckpointFiles(), environment],
+        plugins=[checkpoints.CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
-        precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
+        precision=engine.lightning_precision(on_gpu=on_gpu),
         default_root_dir=cfg.folder,
     )
     if trainer.world_size > 1 and not engine.threads:
@@ -285,11 +289,9 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
         )
     on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
     cores = os.cpu_count() or 1  # several processes on one are slow, but compute the same
-    there, kind = (
-        (gpus, "GPUs") if on_gpu else (MOST_ON_A_CORE * cores, f"CPU cores, for {MOST_ON_A_CORE} processes each")
-    )
-    if isinstance(devices, int) and not 1 <= devices <= there:
-        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there} {kind}.")
+    most, there = (gpus, f"{gpus} GPUs") if on_gpu else (8 * cores, f"{cores} CPU cores, for at most 8 processes each")
+    if isinstance(devices, int) and not 1 <= devices <= most:
+        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there}.")
 
 
 def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:

@@ -7,7 +7,7 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """In training, mean and variance of (n, c, h, w) are those of all processes' images; gradients pass through them."""
+    """In training, mean and variance of (n, c, h, w) are of all processes' images; gradients pass through them."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:

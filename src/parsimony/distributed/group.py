@@ -54,6 +54,8 @@ class Group:
             if error is not None:
                 self.watch.report(_reason(error), _code(error))
             self.watch.close()
+        if distributed.is_initialized() and (error is None or distributed.get_backend() == "gloo"):
+            distributed.destroy_process_group()  # NCCL's would wait for who is gone
         deadline = time.monotonic() + GRACE + 2
         for child in self.children.values():
             with suppress(subprocess.TimeoutExpired):
@@ -61,15 +63,16 @@ class Group:
         for child in self.children.values():
             child.kill()  # nothing, if it has ended
             child.wait()
-        if distributed.is_initialized() and error is None:
-            distributed.destroy_process_group()
 
     @property
     def rank(self) -> int:
         return self.here.rank if self.here else 0
 
     def devices(self, devices: Any, typed: bool) -> dict[str, Any]:
-        """The Trainer's `devices` and `num_nodes`. A launcher's word goes before the config's, if that was not typed."""
+        """The Trainer's `devices` and `num_nodes`: a launcher's, and the config's for a process on its own.
+
+        Raises InputError where the config's was `typed` and is another.
+        """
         if self.here is None:
             return {"devices": devices}
         chosen = len(devices) if isinstance(devices, list) else devices
@@ -152,15 +155,14 @@ class Group:
         return RunError(self.sentence(ended))
 
     def sentence(self, ended: Ended) -> str:
-        log = (
-            f" What it printed is in {self._log(ended.rank)}." if ended.rank and self._log(ended.rank).exists() else ""
-        )
-        return f"Rank {ended.rank} {ended.why.rstrip('.')}.{log}"
+        log = self._log(ended.rank)
+        printed = f" What it printed is in {log}." if ended.rank and log.exists() else ""
+        return f"Rank {ended.rank} {ended.why.rstrip('.')}.{printed}"
 
     def on_sigterm(self) -> None:
         """All of them end at the end of their step, whichever of them was told to."""
-        if self.watch:
-            signal.signal(signal.SIGTERM, lambda *_: self.watch and self.watch.report("was told to end", TERMINATED))
+        if watch := self.watch:
+            signal.signal(signal.SIGTERM, lambda *_: watch.report("was told to end", TERMINATED))
 
     def _join(self, here: Place) -> None:
         store = distributed.TCPStore(
@@ -175,14 +177,14 @@ class Group:
 
     def _watch(self, here: Place, store: Any) -> None:
         self.store = distributed.PrefixStore(f"parsimony/{here.attempt}", store)
-        keywords = {"explain": self._explain, "last_words": self._end}
         if here.rank == 0:
-            token = secrets.token_hex(16)
-            self.watch = Watch(0, token, **keywords)
-            self.store.set("watch", json.dumps([token, self.watch.port]))
+            token, rank_zero = secrets.token_hex(16), None
         else:
             token, port = json.loads(self.store.get("watch"))
-            self.watch = Watch(here.rank, token, (here.address, port), **keywords)
+            rank_zero = here.address, port
+        self.watch = Watch(here.rank, token, rank_zero, explain=self._explain, last_words=self._end)
+        if here.rank == 0:
+            self.store.set("watch", json.dumps([token, self.watch.port]))
 
     def _start(self, processes: int) -> None:
         """As rank 0, the others on this machine, with the config and nothing else to tell them what to do."""

@@ -118,4 +118,4 @@ def _srun(environment: Mapping[str, str]) -> Place | None:
 
 def first_host(nodes: str) -> str:
     """`a07` of Slurm's `a[07-09,12],b1`."""
-    return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", nodes, count=1).split(",")[0]
+    return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", nodes).split(",")[0]

@@ -89,7 +89,7 @@ class Ddp(DDPStrategy):
         super().__init__(**{"broadcast_buffers": False, **keywords})
 
     def _configure_launcher(self) -> None:
-        self._launcher = Launcher(self)  # type: ignore[assignment]
+        self._launcher = Launcher(self)
 
 
 class Together(Callback):

@@ -1,8 +1,8 @@
 """The processes of a run hear of one another, so that none waits for one that has ended. Imports no torch.
 
-A collective operation waits for its slowest process: for ever, or for half an hour, if that one is gone. So each process
-has a thread that hears from rank 0, rank 0's hears from all, every BEAT. The first that ends before its time, with its
-reason, is told to all; what then does not end by itself is ended.
+A collective operation waits for its slowest process: for half an hour or for ever, if that one is gone. So each
+process has a thread that hears from rank 0 every BEAT, and rank 0's hears from all. The first that ends too early, with
+its reason, is told to all; what then does not end by itself is ended.
 """
 
 import json
@@ -41,8 +41,8 @@ class _Peer:
 class Watch:
     """Of rank 0, which listens on `port`, when it is given no address; else of another rank.
 
-    `ended` is what the run ends of, once something is. `explain(rank)` says what rank 0 can find out about one that went
-    without a word. `last_words(ended)` is called before a process is ended that did not end by itself.
+    `ended` is what the run ends of, once something is. `explain(rank)` says what rank 0 can find out about one that
+    went without a word. `last_words(ended)` is called before a process is ended that did not end by itself.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Watch:
                     self._send(peer, {})
                     if now - peer.heard > SILENCE:
                         self._lost(peer, f"has not been heard of for {SILENCE:.0f} s")
-            if self.ended and time.monotonic() - self._ended_at > GRACE:
+            if self.ended and time.monotonic() - self._ended_at > self._grace(self.ended):
                 self.last_words(self.ended)
                 os._exit(self.ended.code)
         if self._mine:
@@ -129,6 +129,10 @@ class Watch:
             peer.connection.close()
         if self._server:
             self._server.close()
+
+    def _grace(self, ended: Ended) -> float:
+        """Rank 0 has files to finish, and who failed its traceback; the others only wait."""
+        return GRACE if self.rank in (0, ended.rank) else GRACE / 4
 
     def _read(self, peer: _Peer) -> None:
         try:
@@ -143,6 +147,8 @@ class Watch:
             try:
                 message = json.loads(line)
             except ValueError:
+                message = None
+            if not isinstance(message, dict):
                 return self._forget(peer)  # a stranger, or a scanner of ports
             if peer.rank is None:
                 if message.get("token") != self.token:
