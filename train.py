@@ -7,7 +7,7 @@ import hydra
 from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
-from parsimony.distributed.place import run_id
+from parsimony.distributed.place import rank_zero_first, run_id
 from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
@@ -37,5 +37,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors(), told_of():
+    with one_sentence_errors(), rank_zero_first(), told_of():
         main()

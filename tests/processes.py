@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from parsimony.runs import PROJECT, Result
 
@@ -111,3 +113,18 @@ def result(tmp_path: Path) -> Result:
 def checkpoint(tmp_path: Path) -> Callable[[], bool]:
     """Is there a checkpoint yet?"""
     return lambda: any(tmp_path.glob("runs/*/*/checkpoints/last.ckpt"))
+
+
+def failing_in_rank_1(dropout: float) -> nn.Module:
+    """In the place of a network: breaks in rank 1's third step."""
+    return Failing(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(dropout))
+
+
+class Failing(nn.Sequential):
+    steps = 0
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.steps += self.training
+        if self.steps == 3 and torch.distributed.get_rank() == 1:
+            raise RuntimeError("out of luck")
+        return super().forward(input)

@@ -1,9 +1,26 @@
 """Batch norm over the global batch on CPUs, for which `torch.nn.SyncBatchNorm` has no kernels."""
 
+from typing import Any
+
 import torch
 from pytorch_lightning.plugins.layer_sync import LayerSync
-from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch import Tensor, distributed, nn
+
+
+class _Sum(torch.autograd.Function):
+    """Over all processes. Each one's part moves every process's loss, so the gradient is a sum over all, too."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
@@ -18,10 +35,10 @@ class SyncedBatchNorm2d(nn.BatchNorm2d):
         assert self.momentum is not None
         x = input if input.dtype == torch.float64 else input.float()
         count = x.new_tensor([x.numel() / x.shape[1]])
-        *sums, count = all_reduce(torch.cat([x.sum((0, 2, 3)), count])).split([x.shape[1], 1])
+        *sums, count = _Sum.apply(torch.cat([x.sum((0, 2, 3)), count])).split([x.shape[1], 1])
         mean = sums[0] / count
         centred = x - mean[:, None, None]
-        var = all_reduce(centred.square().sum((0, 2, 3))) / count
+        var = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)

@@ -5,11 +5,13 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from parsimony.errors import InputError
 
+FIRST = 5.0  # seconds in which a launcher that hears of rank 0's end ends the other processes
 VARIABLE = "PARSIMONY_PLACE"  # how rank 0 tells the processes that it starts
 
 
@@ -57,6 +59,18 @@ def run_id(environment: Mapping[str, str] = os.environ) -> str:
         return f"slurm-{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}"
     name = environment["TORCHELASTIC_RUN_ID"]
     return re.sub(r"[^\w.-]+", "-", name) if name != "none" else _agreed(here, fresh)
+
+
+@contextmanager
+def rank_zero_first() -> Iterator[None]:
+    """Lets rank 0 tell of an error that all processes meet, and the launcher end them before they repeat it."""
+    try:
+        yield
+    except Exception:
+        here = place()
+        if here and here.rank and here.by != "train.py":
+            time.sleep(FIRST)
+        raise
 
 
 def _agreed(here: Place, fresh: str) -> str:
