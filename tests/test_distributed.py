@@ -22,12 +22,6 @@ EXACT = (
     *("engine.precision=64-true", "model.dropout=0", "model.dropout_7x7=0"),
     *("optimizer.lr=0.01", "scheduler=constant"),
 )
-    "engine.precision=64-true",
-    "model.dropout=0",
-    "model.dropout_7x7=0",
-    "optimizer.lr=0.01",
-    "scheduler=constant",
-)
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd")
