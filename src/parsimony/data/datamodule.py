@@ -23,8 +23,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ImageData(pl.LightningDataModule):
     """Batches of (images (n, c, h, w) in [0, 1], labels (n,)), augmented in training, on the batch's device.
 
-    `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the training set, stratified; 0 trains on all of them; "test" trains on all and watches the test
-    set each epoch. `train_images` takes only the first so many. `root` is there for the source's config to refer to.
+    `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
+    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch.
+    `train_images` takes only the first so many. `root` is there for the source's config to refer to.
     """
 
     def __init__(
