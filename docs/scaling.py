@@ -24,20 +24,20 @@ RUNS = {  # network: overrides; short epochs, each timed
     "mnist_narrow": ("data=digits", "data.batch_size=128", "data.validation=200"),
     "mnist_sep": ("data=digits", "data.batch_size=128", "data.validation=200"),
 }
-EPOCHS, ROUNDS = 6, 3
+EPOCHS = 6
 LINKS = {  # what the model takes for them: latency of one message in seconds, bytes per second
     "8 GPUs of one machine (NVLink)": (8, 5e-6, 200e9),
     "64 machines (100 Gbit/s network)": (64, 20e-6, 12.5e9),
 }
 
 
-def measure() -> dict[str, Any]:
-    """Images a second and seconds a step of each network by 1 and by 2 processes, medians of ROUNDS runs."""
+def measure(rounds: int) -> dict[str, Any]:
+    """Images a second and seconds a step of each network by 1 and by 2 processes, medians of `rounds` runs."""
     busy = os.getloadavg()[0]
     networks = {}
     for network, overrides in RUNS.items():
         speeds: dict[str, list[float]] = {"1": [], "2": []}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for processes in speeds:
                 result = train(network, int(processes), overrides)
                 speeds[processes] += [entry["images_per_second"] for entry in result.history[1:]]
@@ -52,7 +52,7 @@ def measure() -> dict[str, Any]:
         "machine": runs.cpu_name(),
         "date": time.strftime("%Y-%m-%d"),
         "load_before": busy,
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "versions": runs.versions(),
         "networks": networks,
     }
@@ -92,7 +92,7 @@ def measured(found: dict[str, Any]) -> str:
 def modelled(found: dict[str, Any]) -> str:
     """Markdown: a row a network and link."""
     lines = [
-        "| network | processes | bytes of gradients | one all-reduce | global batch at which it takes a tenth of a step |",
+        "| network | processes | bytes of gradients | one all-reduce | batch at which it is a tenth of a step |",
         "|---|---|--:|--:|--:|",
     ]
     for network, row in found["networks"].items():
@@ -115,7 +115,9 @@ def all_reduce(size: int, count: int, latency: float, bandwidth: float) -> float
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--table", action="store_true", help="only write the tables, from the committed results")
-    if not parser.parse_args().table:
-        RESULTS.write_text(json.dumps(measure(), indent=1) + "\n")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, in turn")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        RESULTS.write_text(json.dumps(measure(arguments.rounds), indent=1) + "\n")
     found = json.loads(RESULTS.read_text())
     DOCUMENT.write_text(filled(DOCUMENT.read_text(), measured(found), modelled(found)))

@@ -29,7 +29,7 @@ from processes import (
     the_run,
     torchrun,
 )  # fmt: skip
-from test_training import weights
+from test_training import events, weights
 
 from parsimony.runs import Result
 from parsimony.trained import load
@@ -42,16 +42,21 @@ END = 60.0  # seconds in which all processes have to end when one has
 
 
 def one_by_one(start: Start, tmp_path: Path, *overrides: str) -> dict[int, Result]:
-    """The run of `overrides` by one, two and four processes."""
+    """The run of `overrides`, pictures included, by one, two and four processes."""
+    tiny = [override for override in TINY if override != "~callbacks.pictures"]
     results = {}
     for processes in (1, 2, 4):
         folder = tmp_path / str(processes)
         strategy = "auto" if processes == 1 else "ddp"
         many = (f"trainer.devices={processes}", f"trainer.strategy={strategy}", f"hydra.run.dir={folder}")
-        code, output = start(*TINY, *overrides, *many).end()
+        code, output = start(*tiny, *overrides, *many).end()
         assert code == 0, output
         results[processes] = Result.read(folder / "result.json")
     return results
+
+
+def images(result: Result, tag: str) -> list[bytes]:
+    return [event.encoded_image_string for event in events(result).Images(tag)]
 
 
 def test_the_same_global_batch_gives_the_same_curve(start: Start, tmp_path: Path) -> None:
@@ -85,6 +90,8 @@ def test_with_synchronised_batch_norm_the_weights_are_the_same(start: Start, tmp
         for name, tensor in weights(results[processes]).items():
             assert torch.allclose(tensor, weights(results[1])[name], rtol=1e-8, atol=1e-9), name
         assert results[processes].final.test == pytest.approx(results[1].final.test, rel=1e-6)
+        for picture in ("confusion_matrix", "worst_mistakes"):  # of all test images
+            assert images(results[processes], picture) == images(results[1], picture)
 
 
 def test_the_validated_network_is_the_one_that_is_kept(start: Start, tmp_path: Path) -> None:
