@@ -14,7 +14,7 @@ from test_training import train_in, weights
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.images import attach, publish
 from parsimony.runs import Result
-from parsimony.training import build
+from parsimony.targets import build
 
 __all__ = ["start"]  # a fixture
 

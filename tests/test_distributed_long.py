@@ -237,7 +237,7 @@ from omegaconf import OmegaConf
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.group import Group
-from parsimony.training import build
+from parsimony.targets import build
 def fields(path):
     return {line.split(":")[0]: int(line.split()[1]) for line in open(path) if line.split()[-1] == "kB"}
 data = build(OmegaConf.load(sys.argv[1]), ImageData, augment=Augment(), seed=0)

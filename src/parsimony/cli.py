@@ -9,6 +9,8 @@ from parsimony.config import one_sentence_errors
 # Command: its module, whose main(arguments) parses the rest, so that only what is asked for is imported; what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("parsimony.report.command", "tables, pictures and a page of runs, from the files of any program"),
+    "explain": ("parsimony.explain.command", "a page on what a trained network learned, shown on the network itself"),
+    "draw": ("parsimony.draw.command", "a page to draw digits on and watch a trained network answer"),
 }
 
 

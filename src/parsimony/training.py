@@ -13,8 +13,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -24,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, runs
 from parsimony.callbacks import Reseed
+from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.augment import Augment
@@ -37,7 +36,7 @@ from parsimony.errors import InputError, RunError
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
-from parsimony.targets import check_objects
+from parsimony.targets import build, check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -77,7 +76,9 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     net = build(cfg.model, nn.Module)
     data: ImageData = build(cfg.data, ImageData, augment=build(cfg.augment, Augment), seed=cfg.seed)
     summary = _summarize(net, data, cfg)
-    net = engine.prepare(net)
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    layers = engine.layers_on(on_gpu)
+    net = engine.prepare(net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     group.load(data)
     assert data.images is not None
@@ -96,7 +97,6 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
     register()
     environment = Environment(group)
-    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu
     trainer = build(
         cfg.trainer,
@@ -104,9 +104,9 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         **devices,
         **({"sync_batchnorm": False} if sync_on_cpu else {}),
         callbacks=[Reseed(cfg.seed), *_callbacks(cfg), Together(group)],
-        plugins=[checkpoints.CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
+        plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
-        precision=engine.lightning_precision(on_gpu=on_gpu),
+        precision=engine.lightning_precision(on_gpu),
         default_root_dir=cfg.folder,
     )
     if trainer.world_size > 1 and not engine.threads:
@@ -128,6 +128,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         device=_device_name(trainer),
         threads=torch.get_num_threads(),
         precision=str(trainer.precision),
+        layers=layers,
         versions=runs.versions(),
         data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
         config=runs.portable(plain_config, cfg.folder),
@@ -165,21 +166,6 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
-
-
-def build(node: Any, kind: type = object, **arguments: Any) -> Any:
-    """Hydra's instantiate. Raises InputError where the config's arguments are at fault or its target is no `kind`."""
-    try:
-        built = instantiate(node, **arguments, _convert_="all")
-    except (InstantiationException, TypeError) as error:
-        cause = error.__cause__
-        if isinstance(cause, InputError):
-            raise cause from None
-        message = " ".join(str(cause or error).split()).rstrip(".")
-        raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
-    if not isinstance(built, kind):
-        raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
-    return built
 
 
 def _status(error: BaseException) -> str:
