@@ -78,7 +78,7 @@ def test_the_same_global_batch_gives_the_same_curve(start: Start, tmp_path: Path
                 float(row["train/loss_step"]) for row in csv.DictReader(file) if row["train/loss_step"]
             ]
     assert len(curves[1]) == 4 * 15  # each epoch's last batch is of 19 images, which neither 2 nor 4 divides
-    assert curves[1][-1] < 0.9 * curves[1][0]
+    assert len(set(curves[1])) == len(curves[1])
     for processes in (2, 4):
         assert curves[processes] == pytest.approx(curves[1], abs=1e-5)
 
