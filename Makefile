@@ -1,4 +1,4 @@
-.PHONY: train test lint reproduce results bench profile clean
+.PHONY: train test test-distributed lint reproduce results bench profile clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,9 @@ train: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+test-distributed: .venv/installed
+	$(BIN)/python -m pytest -m distributed
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,21 +1,22 @@
 """Train one network, or a sweep of them: `python train.py --help` shows how."""
 
 import os
-import secrets
-import time
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
+from parsimony.distributed.place import rank_zero_first, run_id
 from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
 from parsimony.sweeps.start import told_of
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
-os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}")
+if "RUN_ID" not in os.environ:
+    with one_sentence_errors():
+        os.environ["RUN_ID"] = run_id()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -36,5 +37,5 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors(), told_of():
+    with one_sentence_errors(), rank_zero_first(), told_of():
         main()

@@ -161,17 +161,26 @@ def test_making_and_reading_loaders_draws_nothing_from_the_global_stream() -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, 3, 4])
 def test_processes_share_out_the_batches_of_one_process(world: int) -> None:
     alone = epoch_batches(make(batch_size=8), epoch=2)
     shares = [epoch_batches(as_process(make(batch_size=8), rank, world), epoch=2) for rank in range(world)]
     assert len({len(share) for share in shares}) == 1
-    for whole, *parts in zip(alone[:-1], *(share[:-1] for share in shares), strict=True):
-        assert {len(part) for part in parts} == {8 // world}
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert sorted(flat(parts)) == sorted(whole)
-    last = flat([share[-1] for share in shares])  # filled up where it does not divide
-    assert set(last) >= set(alone[-1])
-    assert len(last) < len(alone[-1]) + world
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_the_mean_of_the_weighted_means_is_that_of_the_global_batch(world: int) -> None:
+    loaders = [as_process(make(batch_size=8), rank, world).train_dataloader() for rank in range(world)]
+    for index, parts in enumerate(zip(*loaders, strict=True)):
+        weighted = [
+            part[2].double().mean() * loader.batch_sampler.weight(index)
+            for part, loader in zip(parts, loaders, strict=True)
+        ]
+        whole = torch.cat([part[2] for part in parts])
+        assert sum(weighted) / world == pytest.approx(whole.double().mean().item())
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

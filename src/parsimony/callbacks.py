@@ -66,10 +66,16 @@ class Pictures(Callback):
         self.seen.append((labels, guesses, images[worst], labels[worst], guesses[worst], losses[worst]))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        writer = _writer(trainer)
-        if not writer or pl_module.test_tag != "test":
+        if pl_module.test_tag != "test":
             return
-        labels, guesses, *worst = [torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True)]
+        seen = [torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True)]
+        if trainer.world_size > 1:
+            everyones: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(everyones, seen)
+            seen = [torch.cat(parts) for parts in zip(*everyones, strict=True)]
+        if not (writer := _writer(trainer)):
+            return
+        labels, guesses, *worst = seen
         classes = trainer.datamodule.source.classes  # type: ignore[attr-defined]
         step = trainer.fit_loop.epoch_loop.global_step
         writer.add_figure("confusion_matrix", pictures.confusion_matrix(labels, guesses, classes), step)

@@ -99,13 +99,18 @@ class Classifier(pl.LightningModule):
         # Summed here rather than in torchmetrics: its bookkeeping costs more than these networks' smallest layers.
         with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
-            self.totals += torch.stack([loss * len(labels), correct, torch.full_like(loss, len(labels))])
+            sums = torch.stack([loss * len(labels), correct, torch.full_like(loss, len(labels))])
+            self.totals += sums
         if due:
-            self._log_step(loss, correct, len(labels))
+            self._log_step(sums)
+        if self.trainer.world_size > 1:
+            loss = loss * self.trainer.train_dataloader.batch_sampler.weight(batch_idx)  # type: ignore[union-attr]
         return loss
 
-    def _log_step(self, loss: Tensor, correct: Tensor, images: int) -> None:
-        values = {"train/loss_step": loss.item(), "train/accuracy_step": correct.item() / images}
+    def _log_step(self, sums: Tensor) -> None:
+        """Of the global batch, from the `sums` of one process's share of it."""
+        loss, correct, images = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        values = {"train/loss_step": loss / images, "train/accuracy_step": correct / images}
         now, (then, step) = time.perf_counter(), self.logged
         if self.global_step > step:  # not at an epoch's first step
             values["images_per_second_step"] = images * (self.global_step - step) / (now - then)

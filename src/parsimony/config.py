@@ -283,5 +283,6 @@ _RULES: dict[str, Rule] = {
     r"trainer\.limit_val_batches": _number(0, math.inf, or_null=True),
     r"trainer\.devices": _devices(),
     r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
+    r"trainer\.strategy": _one_of("auto", "ddp"),
     r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
 }

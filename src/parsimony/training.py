@@ -1,7 +1,6 @@
 """train(cfg) -> Result: the one straight road from a config to a result."""
 
 import logging
-import math
 import os
 import statistics
 import sys
@@ -28,6 +27,10 @@ from parsimony.classifier import Classifier
 from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
+from parsimony.distributed.batch_norm import SyncOnCpu
+from parsimony.distributed.group import Group, share_cores
+from parsimony.distributed.strategy import Environment, Together, register
+from parsimony.distributed.watch import Ended
 from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
 from parsimony.resume import alone, settings
@@ -38,6 +41,7 @@ from parsimony.targets import build, check_objects
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 for message in (
+    "`broadcast_buffers` is deprecated",  # in favour of a key that PyTorch 2.11 does not have
     "LeafSpec",
     "smaller than the logging interval",
     "does not have many workers",
@@ -56,8 +60,16 @@ def train(cfg: DictConfig) -> Result:
     anything is written.
     """
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
+    with Group(Path(cfg.folder), plain_config) as group, group.told():
+        return _train(cfg, plain_config, group)
+
+
+def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Result:
     check_objects(plain_config, cfg.allow_targets)
-    _check_devices(cfg.trainer.accelerator, cfg.trainer.devices)
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    typed = any(override.startswith("trainer.devices=") for override in overrides)
+    devices = group.devices(plain_config["trainer"]["devices"], typed)
+    _check_devices(cfg.trainer.accelerator, devices["devices"])
     engine = build(cfg.engine, Engine)
     engine.start()
     pl.seed_everything(cfg.seed, verbose=False)
@@ -68,8 +80,7 @@ def train(cfg: DictConfig) -> Result:
     layers = engine.layers_on(on_gpu)
     net = engine.prepare(net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
-    data.prepare_data()
-    data.setup()
+    group.load(data)
     assert data.images is not None
 
     classifier = Classifier(
@@ -84,19 +95,32 @@ def train(cfg: DictConfig) -> Result:
     classifier.check_optimizer(cfg.trainer.max_epochs)
     folder = Path(cfg.folder)
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
+    register()
+    environment = Environment(group)
+    sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu
     trainer = build(
         cfg.trainer,
         pl.Trainer,
-        callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
-        plugins=[CheckpointFiles()],
+        **devices,
+        **({"sync_batchnorm": False} if sync_on_cpu else {}),
+        callbacks=[Reseed(cfg.seed), *_callbacks(cfg), Together(group)],
+        plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu),
         default_root_dir=cfg.folder,
     )
+    if trainer.world_size > 1 and not engine.threads:
+        share_cores(trainer.num_devices)
+    environment.sees = {
+        "config": settings(plain_config),
+        "checkpoint": at_step,
+        "data": data.images.sha256,
+        "version of PyTorch": torch.__version__,
+    }
     _check_batches(net, data, trainer.world_size)
     result = Result(
         name=str(cfg.name),
-        overrides=list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else [],
+        overrides=overrides,
         seed=cfg.seed,
         parameters={"total": summary.total, "trainable": summary.trainable, "non_trainable": summary.non_trainable},
         macs=summary.macs,
@@ -111,9 +135,19 @@ def train(cfg: DictConfig) -> Result:
         folder=str(cfg.folder),
     )
     result.commit, result.dirty = runs.commit()
+
+    def last_words(ended: Ended) -> None:
+        result.status = _status(group.error(ended))
+        result.history, result.resumed = classifier.history, classifier.resumed
+        result.epochs = len(classifier.history)
+        if trainer.is_global_zero:
+            result.write(folder)
+        print(f"error: {group.sentence(ended)}", file=sys.stderr, flush=True)
+
+    group.last_words = last_words
     with alone(folder) if trainer.is_global_zero else nullcontext():
         try:
-            with _ends_explained(folder, cfg.trainer.max_epochs):
+            with _ends_explained(folder, cfg.trainer.max_epochs), group.told():
                 if trainer.is_global_zero:
                     print(f"{summary.table()}\n", flush=True)
                     runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
@@ -122,8 +156,7 @@ def train(cfg: DictConfig) -> Result:
                             logger.experiment.add_text("layers", summary.markdown())
                 _fit_and_test(trainer, classifier, data, result, checkpoint)
         except BaseException as error:
-            interrupted = isinstance(error, SystemExit)
-            result.status = "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+            result.status = _status(error)
             result.history, result.resumed = classifier.history, classifier.resumed
             result.epochs = len(classifier.history)
             raise
@@ -133,6 +166,11 @@ def train(cfg: DictConfig) -> Result:
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
+
+
+def _status(error: BaseException) -> str:
+    interrupted = isinstance(error, SystemExit | KeyboardInterrupt | SIGTERMException)
+    return "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
 
 
 @contextmanager
@@ -235,9 +273,10 @@ def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
             "shows none: leave it out, or take trainer.accelerator=cpu."
         )
     on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
-    there, kind = (gpus, "GPUs") if on_gpu else (os.cpu_count() or 1, "CPU cores")
-    if isinstance(devices, int) and not 1 <= devices <= there:
-        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there} {kind}.")
+    cores = os.cpu_count() or 1  # several processes on one are slow, but compute the same
+    most, there = (gpus, f"{gpus} GPUs") if on_gpu else (8 * cores, f"{cores} CPU cores, for at most 8 processes each")
+    if isinstance(devices, int) and not 1 <= devices <= most:
+        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there}.")
 
 
 def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
@@ -253,17 +292,16 @@ def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
 
 
 def _check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
-    if data.batch_size % processes:
-        raise InputError(
-            f"data.batch_size={data.batch_size} is the global batch and does not divide among {processes} processes: "
-            f"take a multiple of {processes}."
-        )
-    batch, images = data.batch_size // processes, math.ceil(len(data.train.labels) / processes)
+    images = len(data.train.labels)
+    smallest = images % data.batch_size or data.batch_size
     normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
-    if normalises and 1 in (batch, images % batch):
+    needed = 2 if normalises else 1
+    if smallest // processes < needed:
+        among = f" for {processes} processes" if processes > 1 else ""
+        each = f"{'batch norm needs two' if normalises else 'it takes one'}{' in each' if among else ''}"
         raise InputError(
-            f"data.batch_size={data.batch_size} leaves a batch of one of the {images:,} images of a process, and batch "
-            "norm needs two: take another batch size."
+            f"data.batch_size={data.batch_size} leaves a batch of {smallest} of the {images:,} training images{among}, "
+            f"and {each}: take another batch size."
         )
 
 

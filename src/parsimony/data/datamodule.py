@@ -23,9 +23,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ImageData(pl.LightningDataModule):
     """Batches of (images (n, c, h, w) in [0, 1], labels (n,)), augmented in training, on the batch's device.
 
-    `batch_size` is the global batch, shared out among the processes, whose number divides it. `validation` is how many
-    images are cut from the training set, stratified; 0 trains on all of them; "test" trains on all and watches the test
-    set each epoch. `train_images` takes only the first so many. `root` is there for the source's config to refer to.
+    `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
+    training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch.
+    `train_images` takes only the first so many. `root` is there for the source's config to refer to.
     """
 
     def __init__(
@@ -86,14 +86,13 @@ class ImageData(pl.LightningDataModule):
         return _take(train, kept.nonzero().squeeze(1)), _take(train, held_out)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        world, rank = self._processes()
         # Shuffled by (seed, epoch) alone, so that an epoch's order does not depend on what ran before it. The sampler
         # adds the two, hence the factor: neighbouring seeds must not go through one another's orders.
         images = self._on_device(self.train)
         sampler: DistributedSampler[Any] = DistributedSampler(
-            images, num_replicas=world, rank=rank, seed=1_000_003 * self.seed
+            images, num_replicas=1, rank=0, seed=1_000_003 * self.seed
         )
-        return _loader(images, BatchSampler(sampler, self.batch_size // world, drop_last=False))
+        return _loader(images, TrainingBatches(sampler, self.batch_size, *self._processes()))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         return self._evaluation(self.watched) if self.watched else []
@@ -120,6 +119,31 @@ class ImageData(pl.LightningDataModule):
         training = self.trainer.training
         images = self.augment(images, indices, self.trainer.current_epoch) if training else to_float(images)
         return images.to(self.trainer.lightning_module.dtype), labels  # float32 but under engine.precision=64-true
+
+
+class TrainingBatches:
+    """Index lists of one process's share of each global batch, which is the same however many processes there are."""
+
+    def __init__(self, sampler: "DistributedSampler[Any]", batch_size: int, world: int, rank: int) -> None:
+        self.sampler = sampler  # Lightning tells it the epoch
+        self.batches = BatchSampler(sampler, batch_size, drop_last=False)
+        self.world, self.rank = world, rank
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch[self.rank :: self.world] for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def weight(self, index: int) -> float:
+        """By which to multiply the mean loss over this process's share of batch `index`.
+
+        The mean over the processes, which DDP takes of the gradients, is then the mean over the global batch.
+        """
+        size = self.batches.batch_size
+        whole = min(size, len(self.sampler) - index * size)
+        share = len(range(self.rank, whole, self.world))
+        return self.world * share / whole
 
 
 class EvaluationBatches:
@@ -165,7 +189,7 @@ def _take(split: Split, indices: Tensor) -> Split:
     return Split(split.images[indices], split.labels[indices])
 
 
-def _loader(images: _Images, batches: BatchSampler | EvaluationBatches) -> DataLoader[Batch]:
+def _loader(images: _Images, batches: TrainingBatches | EvaluationBatches) -> DataLoader[Batch]:
     # Its own generator, so that making an iterator draws nothing from the global stream: resuming depends on it.
     return DataLoader(images, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
 

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 
 from parsimony.config import check
+from parsimony.distributed.place import place
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
 from parsimony.sweeps.plan import Plan, key, texts
@@ -69,6 +70,8 @@ def begin(config: DictConfig) -> Sweep:
     Tells the launcher in `config` how many runs may share this machine.
     """
     hydra, folder = config.hydra, Path(config.hydra.sweep.dir)
+    if here := place():
+        raise InputError(f"A sweep starts the processes of its runs itself: leave out {here.by}.")
     if config.resume is not None:
         raise InputError("resume goes on with one run: leave out -m, or go on with a sweep by sweep.resume.")
     for name, value in config.sweep.items():
