@@ -1,8 +1,11 @@
 """Train one network, or a sweep of them: `python train.py --help` shows how."""
 
+# ruff: noqa: E402 (Ctrl-C before all else)
+from parsimony.interrupts import end_at_once, raise_again
+
+end_at_once()
+
 import os
-import secrets
-import time
 from pathlib import Path
 
 import hydra
@@ -10,12 +13,12 @@ from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
 from parsimony.resume import config_to_run, finished
-from parsimony.runs import refusal_recorded
+from parsimony.runs import refusal_recorded, run_id
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
 from parsimony.sweeps.start import told_of
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
-os.environ.setdefault("RUN_ID", f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}")
+os.environ.setdefault("RUN_ID", run_id())
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -32,6 +35,7 @@ def main(cfg: DictConfig) -> float | None:
             return result.best_validation_accuracy
         from parsimony.training import train  # takes seconds to import, so after the checks
 
+        raise_again()
         return train(cfg).best_validation_accuracy
 
 

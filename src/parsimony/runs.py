@@ -4,7 +4,11 @@ import json
 import math
 import os
 import platform
+import secrets
 import subprocess
+import sys
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -97,6 +101,17 @@ class Result:
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
+
+
+def run_id() -> str:
+    """What tells a run's folder from others: the time, or the Slurm job and the command.
+
+    So a job that is requeued finds its run again, and all its tasks share one.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # as Lightning tells them apart
+        return f"slurm-{job}_{zlib.crc32(repr(sys.argv).encode()):08x}"
+    return f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
 
 
 def portable(config: dict[str, Any], folder: str) -> dict[str, Any]:

@@ -19,6 +19,9 @@ LOADERS = (
     "hydra.utils",
     "hydra._internal",
 )
+# What of parsimony a config names that is no subclass of a part of Lightning or torch
+FUNCTIONS = ("parsimony.nets", "parsimony.schedules", "torch.nn.functional", "torch.nn.init")
+CLASSES = ("parsimony.data", "parsimony.engine")
 
 
 def targets(node: Any) -> Iterator[str]:
@@ -54,12 +57,32 @@ def check_objects(config: Any, allow: Sequence[str]) -> None:
         except Exception as error:
             raise InputError(f"The config names {target}, which cannot be imported: {error}") from error
         home = getattr(found, "__module__", None) or ""
-        if (
-            not (inspect.isclass(found) or inspect.isroutine(found))
-            or not _within(home, ALLOWED)
-            or _within(home, LOADERS)
-        ):
-            raise InputError(f"The config would run {target}, which is {home or 'a module'}'s: leave it out.")
+        if not _builds_a_part(found, home):
+            of_others = f"{home}'s" if home else "a module"
+            what = "no network, optimizer, schedule, callback or logger" if _within(home, ALLOWED) else of_others
+            raise InputError(
+                f"The config would run {target}, which is {what}: if you trust it, add "
+                f"'allow_targets=[{target}]' to the command."
+            )
+
+
+def _builds_a_part(found: Any, home: str) -> bool:
+    """Whether it is a part of a training, which runs nothing that it is given. Of thousands of names inside torch, some
+    run shell commands or unpickle files, wherever they are defined: so what is good is told, not what is bad."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.profilers import Profiler
+    from pytorch_lightning.strategies import Strategy
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+    if not _within(home, ALLOWED) or _within(home, LOADERS):
+        return False
+    if not inspect.isclass(found):
+        return inspect.isroutine(found) and _within(home, FUNCTIONS)
+    parts = (nn.Module, Optimizer, LRScheduler, pl.Trainer, pl.Callback, pl.LightningDataModule)
+    return issubclass(found, (*parts, Logger, Profiler, Strategy)) or _within(home, CLASSES)
 
 
 def _within(name: str, packages: Sequence[str]) -> bool:

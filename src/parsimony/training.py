@@ -24,13 +24,14 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, runs
-from parsimony.callbacks import Reseed
+from parsimony.callbacks import CtrlC, Reseed
 from parsimony.classifier import Classifier
-from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
+from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
+from parsimony.interrupts import INTERRUPTED, TERMINATED
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
@@ -86,7 +87,7 @@ def train(cfg: DictConfig) -> Result:
     trainer = build(
         cfg.trainer,
         pl.Trainer,
-        callbacks=[Reseed(cfg.seed), *_callbacks(cfg)],
+        callbacks=[Reseed(cfg.seed), CtrlC(), *_callbacks(cfg)],
         plugins=[checkpoints.CheckpointFiles()],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
