@@ -1,7 +1,7 @@
 """`python dying.py POINT OVERRIDES`: `python train.py OVERRIDES` that the power leaves at a point of its own choosing.
 
-POINT is KIND:NAME:COUNT: in the COUNTth time that a file NAME is `half` written, `before` it is renamed to NAME, `after`
-it was; or `step::COUNT`, in that training step.
+POINT is KIND:NAME:COUNT: in the COUNTth time that a file NAME is `half` written, `before` it is renamed to NAME or
+`after` it was; or `step::COUNT`, in that training step.
 """
 
 import os

@@ -33,7 +33,7 @@ class Tally:
 
 @contextmanager
 def tally(kind: str, what: str) -> Iterator[Tally]:
-    """Counts the faults of one kind; `what` says in a sentence what is done and compared. Fails if anything was lost."""
+    """Counts the faults of one kind; `what` says what is done and compared. Fails if anything was lost."""
     counted, began = Tally(), time.monotonic()
     yield counted
     survived, lost = counted.outcomes.total(), len(counted.losses)

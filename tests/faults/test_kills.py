@@ -40,7 +40,8 @@ def differences(folder: Path, unbroken: Path) -> list[str]:
         "history": untimed(ours.history) == untimed(theirs.history),
         "scores": (ours.final, ours.best) == (theirs.final, theirs.best),
         "curves": curves(folder) == curves(unbroken),
-        "files": {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"},
+        "files": {path.name for path in (folder / "checkpoints").iterdir()}
+        == {"best.ckpt", "last.ckpt", "previous.ckpt"},
     }
     return [what for what, is_same in same.items() if not is_same]
 
@@ -94,12 +95,19 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         killed = killed_at(folder, moments[moment])
         return outcome(killed, partial(run, folder, *RUN), folder / "run", tmp_path / "unbroken" / "run")
 
-    with tally(
-        "kill -9",
-        "Trainings killed at 20 seeded moments: in start-up, in a step, while a checkpoint, the result or the config is "
-        "written. The same command goes on; weights, optimizer, figures and curves are compared bit for bit.",
-    ) as counted, ThreadPoolExecutor(2) as pool:
+    with (
+        tally(
+            "kill -9",
+            "Trainings killed at 20 seeded moments: in start-up, in a step, while a checkpoint, the result or the config is "
+            "written. The same command goes on; weights, optimizer, figures and curves are compared bit for bit.",
+        ) as counted,
+        ThreadPoolExecutor(2) as pool,
+    ):
         assert len(moments) == 20
         for moment, loss in zip(moments, pool.map(lost, moments), strict=True):
             kind = moment.partition(",")[0].rstrip("0123456789 ")
-            counted.check(not loss, {"step": "in a step"}.get(kind, f"in {kind}") if moment not in POINTS else "in writing", f"{moment}: {loss}")
+            counted.check(
+                not loss,
+                {"step": "in a step"}.get(kind, f"in {kind}") if moment not in POINTS else "in writing",
+                f"{moment}: {loss}",
+            )
