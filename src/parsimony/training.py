@@ -304,7 +304,7 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
 
 def _loggers(cfg: DictConfig, at_step: int) -> list[Any]:
     # What a run logged after the checkpoint that it goes on from will be logged again: TensorBoard is told to drop it.
-    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}} if at_step else {}
+    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}}
     nodes = [node for node in (cfg.get("logger") or {}).values() if node]
     return [build(node, Logger, **drops.get(node["_target_"], {})) for node in nodes]
 

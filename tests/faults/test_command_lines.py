@@ -137,9 +137,9 @@ def test_three_hundred(made_up_data: Path, tmp_path: Path) -> None:
     with (
         tally(
             "random command lines",
-            "Up to three random overrides, misspelt keys or no overrides at all after a command that trains; every tenth in "
-            "a process started anew, the others in forks of one that has torch imported. Each trains to its end or is "
-            "refused in a sentence, without a traceback, within the time, and leaves no file behind.",
+            "Up to three random overrides, misspelt keys or no overrides at all after a command that trains; every "
+            "tenth in a process started anew, the others in forks of one that has torch imported. Each trains to its "
+            "end or is refused in a sentence, without a traceback, within the time, and leaves no file behind.",
         ) as counted,
         ThreadPoolExecutor(2) as pool,
     ):

@@ -2,13 +2,13 @@
 
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import pytest
-from processes import EPOCHS, SMALL, STEPS, Ended, busy, end, run, run_forked, start, wait_for, wait_until_busy
+from processes import EPOCHS, SMALL, STEPS, Ended, busy, end, run_forked, start, wait_for, wait_until_busy
 from tally import tally
 from test_resume import curves, last, optimizer_values, untimed
 
@@ -27,7 +27,10 @@ POINTS = {
 }
 
 
-def differences(folder: Path, unbroken: Path) -> list[str]:
+KEPT = frozenset({"best.ckpt", "last.ckpt", "previous.ckpt"})
+
+
+def differences(folder: Path, unbroken: Path, files: Set[str] = KEPT) -> list[str]:
     """What of a run that went on is not as in one that was never stopped."""
     ours, theirs = (Result.read(path / "result.json") for path in (folder, unbroken))
     one, other = last(folder), last(unbroken)
@@ -40,8 +43,7 @@ def differences(folder: Path, unbroken: Path) -> list[str]:
         "history": untimed(ours.history) == untimed(theirs.history),
         "scores": (ours.final, ours.best) == (theirs.final, theirs.best),
         "curves": curves(folder) == curves(unbroken),
-        "files": {path.name for path in (folder / "checkpoints").iterdir()}
-        == {"best.ckpt", "last.ckpt", "previous.ckpt"},
+        "files": {path.name for path in (folder / "checkpoints").iterdir()} == files,
     }
     return [what for what, is_same in same.items() if not is_same]
 
@@ -78,7 +80,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
 
     def killed_at(folder: Path, moment: str | float) -> Ended:
         if isinstance(moment, str):
-            return end(start(folder, moment, *RUN, program=DYING))
+            return run_forked(folder, moment, *RUN, program=DYING)
         process = start(folder, *RUN)
         wait_until_busy(process, moment)
         process.kill()
@@ -93,13 +95,13 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         folder = tmp_path / moment
         folder.mkdir()
         killed = killed_at(folder, moments[moment])
-        return outcome(killed, partial(run, folder, *RUN), folder / "run", tmp_path / "unbroken" / "run")
+        return outcome(killed, partial(run_forked, folder, *RUN), folder / "run", tmp_path / "unbroken" / "run")
 
     with (
         tally(
             "kill -9",
-            "Trainings killed at 20 seeded moments: in start-up, in a step, while a checkpoint, the result or the config is "
-            "written. The same command goes on; weights, optimizer, figures and curves are compared bit for bit.",
+            "Trainings killed at 20 seeded moments: in start-up, in a step, while a checkpoint, the result or the "
+            "config is written. The same command goes on; weights, optimizer, figures and curves are compared bit for bit.",
         ) as counted,
         ThreadPoolExecutor(2) as pool,
     ):
