@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAIN = Path(__file__).parents[1] / "train.py"
-PATIENCE = 300.0  # seconds until a command counts as hanging: what takes ten of them takes longer on a busy machine
+PATIENCE = 900.0  # seconds until a command counts as hanging: what takes ten of them takes longer on a busy machine
 PRIVATE = ("HYDRA_FULL_ERROR", "PARSIMONY_ONE_SENTENCE", "RUN_ID")  # what a command sets for its own processes
 
 # Eight short epochs: seconds of training, and a checkpoint every few tenths of one.

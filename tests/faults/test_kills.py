@@ -101,7 +101,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         tally(
             "kill -9",
             "Trainings killed at 20 seeded moments: in start-up, in a step, while a checkpoint, the result or the "
-            "config is written. The same command goes on; weights, optimizer, figures and curves are compared bit for bit.",
+            "config is written. The same command goes on; weights, figures and curves are compared bit for bit.",
         ) as counted,
         ThreadPoolExecutor(2) as pool,
     ):
