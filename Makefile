@@ -1,4 +1,4 @@
-.PHONY: train test lint reproduce results bench profile clean
+.PHONY: train test test-faults lint reproduce results bench profile clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,11 @@ train: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# About twenty minutes on two cores; the disks as root only.
+test-faults: .venv/installed
+	FAULTS=results/faults.json $(BIN)/python -m pytest -m '' tests/faults
+	$(BIN)/python docs/reliability.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
