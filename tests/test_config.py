@@ -103,6 +103,7 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("callbacks.last.dirpath=elsewhere", "callbacks.last keeps its filename and dirpath"),
         ("seed=${foo}", "'foo' not found"),
         ("budget.epochs='1'", "or null, not the text '1'"),
+        ("folder=1e9", "folder takes a text, not 1000000000.0"),
         ("name=[1]", "name takes a text, not [1]"),
         ("resume=", "a run's folder, or null, not an empty text"),
         ("+budget.x=1", "no budget.x here: budget takes parameters, epochs"),

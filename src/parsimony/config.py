@@ -272,7 +272,8 @@ _ALSO_OF_TRAINER = (
 )
 Rule = tuple[Callable[[Any], bool], str]
 _RULES: dict[str, Rule] = {
-    r"name|folder|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
+    r"folder": (_is_text, "a text"),
+    r"name|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
     r"resume": (lambda value: value is None or _is_text(value) or _is_number(value), "a run's folder, or null"),
     r"scheduler\.(total_steps|max_epochs)|data\.(seed|augment)": (lambda value: False, "its value from the run"),
     r"seed": _integer(0, 2**32 - 1),
