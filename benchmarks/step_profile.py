@@ -22,7 +22,8 @@ from parsimony.training import train
 
 # Kind of work -> parts of the names of modules and, where no module says it, of operations.
 KINDS = {
-    "convolution": ("conv",),
+    "convolution": ("conv", "depthwise"),
+    "norm, ReLU, dropout": ("_tails",),
     "batch norm": ("batchnorm", "batch_norm"),
     "dropout": ("dropout",),
     "ReLU": ("relu", "threshold", "clamp_min"),

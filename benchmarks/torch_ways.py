@@ -73,7 +73,7 @@ def bare(task: dict[str, Any], turns: Turns) -> None:
     cfg = _config(task)
     engine = build(cfg.engine)
     engine.start()
-    net = engine.prepare(build(cfg.model)).train()
+    net = engine.prepare(build(cfg.model), engine.layers_on(on_gpu=False)).train()
     optimizer = torch.optim.Adam(net.parameters(), eps=1e-7, fused=True)
     bf16 = "bf16" in engine.lightning_precision(on_gpu=False)
     split = Saved(task["folder"]).images.train

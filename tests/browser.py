@@ -83,7 +83,7 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     """What `condition` returns, once that is true."""
     end = time.monotonic() + PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < end, "TensorBoard does not show it"
+        assert time.monotonic() < end, "the page does not show it"
         time.sleep(0.5)
     return value
 

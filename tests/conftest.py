@@ -3,6 +3,7 @@
 import gzip
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: processes that share a machine get in each other's way
@@ -18,8 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from parsimony.config import CONF
+from parsimony.native.library import Unavailable, library
 
 torch.set_num_threads(1)
+with suppress(Unavailable):
+    library()  # compiled now, so that no test waits for it
 
 RECORDS = 20  # images in each of the made-up CIFAR files
 

@@ -11,7 +11,8 @@ import torch
 from test_resume import RUN, break_off, last
 from test_training import QUIET, train_in
 
-from parsimony.checkpoints import CheckpointFiles, read
+from parsimony.checkpoint_files import CheckpointFiles
+from parsimony.checkpoints import read
 from parsimony.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))

@@ -1,6 +1,7 @@
 """The engine changes how fast a network trains, not what it computes."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 
@@ -10,21 +11,26 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from parsimony.engine import Engine
+from parsimony.errors import InputError
+from parsimony.native import layers as native
+from parsimony.native.library import library
 from parsimony.nets import cifar, mnist
-from parsimony.nets.layers import FastBatchNorm2d, FastDropout
+from parsimony.nets.layers import FastDropout
 
-FAST = Engine(allocator=True, threads=None, channels_last=True, precision="auto", layers="fast")
+FAST = Engine(allocator=True, threads=None, channels_last=True, precision="auto", layers="auto")
 PLAIN = Engine(allocator=False, threads=None, channels_last=False, precision="32-true", layers="torch")
 
 
+@pytest.mark.parametrize("layers", ["native", "fast"])
 @pytest.mark.parametrize("network", [mnist.mnist_sep, mnist.mnist_narrow, cifar.cifar_sep, cifar.cifar_base])
-def test_one_step_agrees_with_the_plain_engine(network) -> None:
+def test_one_step_agrees_with_the_plain_engine(network, layers: str) -> None:
     torch.manual_seed(0)
-    plain = PLAIN.prepare(network(dropout=0.0, **({"dropout_dense": 0.0} if "cifar" in network.__name__ else {})))
+    plain = network(dropout=0.0, **({"dropout_dense": 0.0} if "cifar" in network.__name__ else {}))
+    plain = PLAIN.prepare(plain, "torch")
     for module in plain.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    fast = FAST.prepare(copy.deepcopy(plain))
+    fast = FAST.prepare(copy.deepcopy(plain), layers)
     shape = (3, 32, 32) if "cifar" in network.__name__ else (1, 28, 28)
     images, labels = torch.rand(16, *shape), torch.arange(16) % 10
     losses = []
@@ -39,22 +45,53 @@ def test_one_step_agrees_with_the_plain_engine(network) -> None:
         assert (p.grad - q.grad).norm() < 1e-2 * total
 
 
-def test_fast_engine_replaces_every_dropout_and_batch_norm_and_nothing_else() -> None:
+SWAPPED = {
+    "fast": {nn.Dropout: FastDropout},
+    "native": {
+        nn.Dropout: FastDropout,
+        nn.Conv2d: native.Conv2d,
+        nn.MaxPool2d: native.MaxPool2d,
+        nn.Sequential: native.Sequential,
+    },
+    "torch": {},
+}
+
+
+@pytest.mark.parametrize("layers", SWAPPED)
+def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
     net = mnist.mnist_dropout()
     before = [(name, type(module)) for name, module in net.named_modules()]
     weights = {name: value.clone() for name, value in net.state_dict().items()}
-    fast = FAST.prepare(net)
-    swapped = {nn.Dropout: FastDropout, nn.BatchNorm2d: FastBatchNorm2d}
+    fast = FAST.prepare(net, layers)
     after = [(name, type(module)) for name, module in fast.named_modules()]
-    assert after == [(name, swapped.get(kind, kind)) for name, kind in before]
+    assert after == [(name, SWAPPED[layers].get(kind, kind)) for name, kind in before]
     assert [m.p for m in fast.modules() if isinstance(m, nn.Dropout)] == [0.1] * 7
     assert all(torch.equal(value, weights[name]) for name, value in fast.state_dict().items())
 
 
-def test_plain_engine_changes_nothing() -> None:
-    net = mnist.mnist_dropout()
-    assert PLAIN.prepare(net) is net
-    assert not any(isinstance(module, FastDropout | FastBatchNorm2d) for module in net.modules())
+def test_native_layers_are_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "32-true")
+    assert FAST.layers_on(on_gpu=False) == "native"
+    assert FAST.layers_on(on_gpu=True) == "fast"
+    monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "bf16-mixed")
+    assert FAST.layers_on(on_gpu=False) == "fast"
+    assert PLAIN.layers_on(on_gpu=False) == "torch"
+
+
+@pytest.mark.parametrize(("compiler", "reason"), [("no-such-cc", "no C compiler"), ("false", "the C compiler failed")])
+def test_without_a_compiler_the_engine_says_so(
+    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "32-true")
+    library.cache_clear()
+    try:
+        assert FAST.layers_on(on_gpu=False) == "fast"
+        assert reason in capsys.readouterr().out
+        with pytest.raises(InputError, match=reason):
+            dataclasses.replace(FAST, layers="native").layers_on(on_gpu=False)
+    finally:
+        library.cache_clear()
 
 
 def test_auto_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

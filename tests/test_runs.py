@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from parsimony.checkpoints import CheckpointFiles
+from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.runs import run_id
 
 

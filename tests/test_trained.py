@@ -1,6 +1,8 @@
 """Networks read back from their runs' folders."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,25 @@ def test_it_answers_as_it_did_in_the_final_test(folder: Path, finished: Result) 
     assert (trained.name, trained.shape, trained.classes) == ("mnist_narrow", (1, 28, 28), tuple("0123456789"))
     assert trained.history == finished.history
     assert not trained.net.training
+
+
+def test_the_initial_network_is_the_one_that_training_began_with(tmp_path: Path) -> None:
+    """A step at a learning rate that no weight notices leaves them as they were."""
+    keys = ("seed=7", "optimizer=sgd", "optimizer.lr=1e-30", "optimizer.weight_decay=0", "scheduler=constant")
+    trained = load(Path(train_in(tmp_path / "run", *QUICK, *keys).folder))
+    before = torch.get_rng_state()
+    initial = trained.initial()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not initial.training
+    for (name, kept), drawn in zip(trained.net.named_parameters(), initial.parameters(), strict=True):
+        assert torch.allclose(kept, drawn, rtol=0, atol=1e-25), name  # the zeros among them do notice
+
+
+def test_it_is_read_without_lightning(folder: Path) -> None:
+    code = "import sys; from pathlib import Path; from parsimony.trained import load; load(Path(sys.argv[1])).initial()"
+    code += "; print('pytorch_lightning' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_its_data_are_those_it_was_trained_on(folder: Path) -> None:

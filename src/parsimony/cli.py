@@ -10,6 +10,8 @@ from parsimony.config import one_sentence_errors
 COMMANDS: dict[str, tuple[str, str]] = {
     "rerun": ("parsimony.rerun", "a run once more, from its own config, and whether its bits are the same"),
     "report": ("parsimony.report.command", "tables, pictures and a page of runs, from the files of any program"),
+    "explain": ("parsimony.explain.command", "a page on what a trained network learned, shown on the network itself"),
+    "draw": ("parsimony.draw.command", "a page to draw digits on and watch a trained network answer"),
 }
 
 

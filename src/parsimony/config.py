@@ -289,7 +289,7 @@ _RULES: dict[str, Rule] = {
     r"data\.train_images": _integer(1, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
-    r"engine\.layers": _one_of("fast", "torch"),
+    r"engine\.layers": _one_of("auto", "native", "fast", "torch"),
     r"trainer\.max_epochs": _integer(1),
     r"trainer\.(log_every_n_steps|check_val_every_n_epoch)": _integer(1),
     r"trainer\.limit_train_batches": _number(0, math.inf, without_low=True, or_null=True),

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from parsimony.nets.layers import FastBatchNorm2d, FastDropout
+from parsimony.errors import InputError
+from parsimony.native import layers as native
+from parsimony.native.library import Unavailable, library
+from parsimony.nets.layers import FastDropout
 
 # glibc's mallopt parameters (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-
-FAST_LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: FastDropout, nn.BatchNorm2d: FastBatchNorm2d}
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,33 @@ class Engine:
             torch.backends.cudnn.benchmark = True
             torch.set_float32_matmul_precision("high")
 
-    def prepare(self, net: nn.Module) -> nn.Module:
-        """The same network with the engine's layers, in the memory format that it trains in."""
-        if self.layers == "fast":
+    def prepare(self, net: nn.Module, layers: str) -> nn.Module:
+        """The same network with `layers` (native, fast or torch), in the memory format that it trains in."""
+        if layers != "torch":
             for module in net.modules():
-                if type(module) in FAST_LAYERS:
-                    module.__class__ = FAST_LAYERS[type(module)]  # they add no state, only another forward
+                if type(module) is nn.Dropout:
+                    module.__class__ = FastDropout  # it adds no state, only another forward
+        if layers == "native":
+            native.use(net)
         return net.to(memory_format=torch.channels_last) if self.channels_last else net  # type: ignore[call-overload]
+
+    def layers_on(self, on_gpu: bool) -> str:
+        """`layers` with "auto" resolved: "native" on a CPU in float32 with a C compiler, else "fast".
+
+        Raises InputError where native ones are asked for and there are none.
+        """
+        if self.layers not in ("auto", "native"):
+            return self.layers
+        if self.layers == "auto" and (on_gpu or self.lightning_precision(on_gpu) != "32-true"):
+            return "fast"
+        try:
+            library()
+        except Unavailable as error:
+            if self.layers == "native":
+                raise InputError(f"engine.layers=native needs a C compiler: {error}.") from error
+            print(f"Training goes on with PyTorch's layers, at half the speed: {error}. Install gcc for native ones.")
+            return "fast"
+        return "native"
 
     def lightning_precision(self, on_gpu: bool) -> str:
         """The Trainer's `precision`, "auto" resolved for the device."""

@@ -58,6 +58,7 @@ class Result:
     device: str = ""
     threads: int | None = None
     precision: str = ""
+    layers: str | None = None  # native, fast or torch (conf/engine); not known of runs before there was a choice
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool | None = None

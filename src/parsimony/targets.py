@@ -1,10 +1,12 @@
-"""Which Python objects a config may name: a config from a stranger must not run what it likes."""
+"""The Python objects that a config names: which ones it may, since a config from a stranger must not run what it likes;
+and building them."""
 
 import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.utils import get_object
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 
 from parsimony.errors import InputError
 
@@ -19,7 +21,19 @@ LOADERS = (
     "hydra.utils",
     "hydra._internal",
 )
-# What of parsimony a config names that is no subclass of a part of Lightning or torch
+# The parts of a training, by name: Lightning takes seconds to import. A config may name their subclasses,
+PARTS = (
+    "torch.nn.modules.module.Module",
+    "torch.optim.optimizer.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler",
+    "pytorch_lightning.trainer.trainer.Trainer",
+    "pytorch_lightning.callbacks.callback.Callback",
+    "pytorch_lightning.core.datamodule.LightningDataModule",
+    "pytorch_lightning.loggers.logger.Logger",
+    "pytorch_lightning.profilers.profiler.Profiler",
+    "pytorch_lightning.strategies.strategy.Strategy",
+)
+# and of these modules the functions, or the classes
 FUNCTIONS = ("parsimony.nets", "parsimony.schedules", "torch.nn.functional", "torch.nn.init")
 CLASSES = ("parsimony.data", "parsimony.engine")
 
@@ -35,20 +49,23 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def check_names(config: Any, allow: Sequence[str]) -> None:
-    """Raises InputError for the first target outside ALLOWED and `allow`. Imports nothing."""
+def check_names(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
+    """Raises InputError for the first target outside ALLOWED and `allow`, with the `option` that allows it.
+
+    Imports nothing.
+    """
     for target in targets(config):
         inside = _within(target, ALLOWED) and not _within(target, LOADERS)
         if not inside and not _within(target, allow):
             raise InputError(
                 f"The config would run {target}, which is outside {', '.join(ALLOWED)}: if you trust it, add "
-                f"'allow_targets=[{target}]' to the command."
+                f"{option.format(target)} to the command."
             )
 
 
-def check_objects(config: Any, allow: Sequence[str]) -> None:
+def check_objects(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
     """As `check_names`, and for a target that is another module's behind an allowed name, such as torch.os.system."""
-    check_names(config, allow)
+    check_names(config, allow, option)
     for target in targets(config):
         if _within(target, allow):
             continue
@@ -62,27 +79,33 @@ def check_objects(config: Any, allow: Sequence[str]) -> None:
             what = "no network, optimizer, schedule, callback or logger" if _within(home, ALLOWED) else of_others
             raise InputError(
                 f"The config would run {target}, which is {what}: if you trust it, add "
-                f"'allow_targets=[{target}]' to the command."
+                f"{option.format(target)} to the command."
             )
 
 
 def _builds_a_part(found: Any, home: str) -> bool:
     """Whether it is a part of a training, which runs nothing that it is given. Of thousands of names inside torch, some
     run shell commands or unpickle files, wherever they are defined: so what is good is told, not what is bad."""
-    import pytorch_lightning as pl
-    from pytorch_lightning.loggers import Logger
-    from pytorch_lightning.profilers import Profiler
-    from pytorch_lightning.strategies import Strategy
-    from torch import nn
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-
     if not _within(home, ALLOWED) or _within(home, LOADERS):
         return False
     if not inspect.isclass(found):
         return inspect.isroutine(found) and _within(home, FUNCTIONS)
-    parts = (nn.Module, Optimizer, LRScheduler, pl.Trainer, pl.Callback, pl.LightningDataModule)
-    return issubclass(found, (*parts, Logger, Profiler, Strategy)) or _within(home, CLASSES)
+    return _within(home, CLASSES) or any(f"{base.__module__}.{base.__name__}" in PARTS for base in found.__mro__)
+
+
+def build(node: Any, kind: type = object, **arguments: Any) -> Any:
+    """Hydra's instantiate. Raises InputError where the config's arguments are at fault or its target is no `kind`."""
+    try:
+        built = instantiate(node, **arguments, _convert_="all")
+    except (InstantiationException, TypeError) as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from None
+        message = " ".join(str(cause or error).split()).rstrip(".")
+        raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
+    if not isinstance(built, kind):
+        raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
+    return built
 
 
 def _within(name: str, packages: Sequence[str]) -> bool:

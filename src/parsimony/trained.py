@@ -1,19 +1,29 @@
-"""A trained network, read back from its run's folder: what every command that uses one begins with."""
+"""A trained network, read back from its run's folder: what every command that uses one begins with.
 
+Imports no Lightning, which takes seconds, unless the data are asked for.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from parsimony.checkpoints import LAST, read
 from parsimony.data.augment import to_float
-from parsimony.data.datamodule import ImageData
+from parsimony.data.sources import Source
 from parsimony.errors import InputError
 from parsimony.resume import kept_config
-from parsimony.targets import check_objects
-from parsimony.training import build
+from parsimony.targets import build, check_objects
+
+if TYPE_CHECKING:
+    from parsimony.data.datamodule import ImageData
+
+BEST = "best.ckpt"
+OPTION = "--allow {}"  # of the commands
 
 
 @dataclass(frozen=True)
@@ -27,38 +37,84 @@ class Trained:
     shape: tuple[int, int, int]  # (c, h, w) of an image
     history: list[dict[str, float]]
     config: dict[str, Any]
+    checkpoint: str = LAST
+    epoch: int = 0  # that of the weights, counted from 1
+    allow: Sequence[str] = ()
+
+    @property
+    def weights(self) -> str:
+        """Which weights these are, as the commands tell it."""
+        if self.checkpoint != LAST:
+            watched = "the test set" if self.config["data"]["validation"] == "test" else "validation"
+            return f"best weights on {watched}, of epoch {self.epoch}"
+        planned = self.config["trainer"]["max_epochs"]
+        return f"final weights, of epoch {self.epoch}" + (f" of {planned}" if self.epoch != planned else "")
 
     def logits(self, images: Tensor) -> Tensor:
         """(n, classes) of images (n, c, h, w), uint8 or floats in [0, 1]."""
         return self.net(to_float(images))
 
-    def data(self) -> ImageData:
-        """What it was trained on, not read yet."""
-        return _data(self.config)
+    def initial(self) -> nn.Module:
+        """The network as training began, in evaluation mode: drawn again from the run's seed, as training drew it."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            net: nn.Module = build(OmegaConf.create(self.config["model"]), nn.Module)
+        return net.eval()
+
+    def source(self) -> Source:
+        """The data set it was trained on, not read yet."""
+        return build(OmegaConf.create(self.config["data"]["source"]), Source)
+
+    def data(self) -> "ImageData":
+        """What it was trained on, split as it was then, not read yet."""
+        from parsimony.data.datamodule import ImageData
+
+        config = self.config
+        check_objects([config["data"], config["augment"]], self.allow, OPTION)
+        augment = build(OmegaConf.create(config["augment"]))
+        return build(OmegaConf.create(config["data"]), ImageData, augment=augment, seed=config["seed"])
 
 
-def load(folder: Path, checkpoint: str = LAST) -> Trained:
-    """The network of the run in `folder`, at its last epoch or, with `checkpoint="best.ckpt"`, at its best.
+def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = ()) -> Trained:
+    """The network of the run in `folder`, at its last epoch or, with `checkpoint=BEST`, at its best.
 
-    Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config that would run
-    anything but the usual packages.
+    Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config whose network
+    or data come from anywhere but the usual packages and those that `allow` names.
     """
     config = kept_config(folder)
-    check_objects(config, [])
+    try:
+        parts = [config["model"], config["data"]["source"]]
+        name, planned = str(config["name"]), config["trainer"]["max_epochs"]
+        assert isinstance(planned, int)
+    except (KeyError, TypeError, AssertionError):
+        raise InputError(f"{folder} is no run's folder: its config.yaml is not that of a training.") from None
+    check_objects(parts, allow, OPTION)
     path = folder / "checkpoints" / checkpoint
     if not path.exists():
-        raise InputError(f"{folder} has no {path.relative_to(folder)}: the run ended before its first epoch did.")
+        raise InputError(f"{folder} has no {path.relative_to(folder)}: {_why_missing(checkpoint, config)}")
     kept = read(path)
-    net: nn.Module = build(OmegaConf.create(config["model"]))
+    net = build(OmegaConf.create(config["model"]), nn.Module)
     weights = {key.removeprefix("net."): value for key, value in kept["state_dict"].items() if key.startswith("net.")}
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path} is of another network than {folder / 'config.yaml'} describes.") from error
-    source = _data(config).source
-    return Trained(folder, config["name"], net.eval(), source.classes, source.shape, kept["history"], config)
+    source = build(OmegaConf.create(config["data"]["source"]), Source)
+    return Trained(
+        folder,
+        name,
+        net.eval(),
+        tuple(source.classes),
+        source.shape,
+        kept["history"],
+        config,
+        checkpoint,
+        kept["epoch"] + 1,
+        allow,
+    )
 
 
-def _data(config: dict[str, Any]) -> ImageData:
-    augment = build(OmegaConf.create(config["augment"]))
-    return build(OmegaConf.create(config["data"]), augment=augment, seed=config["seed"])
+def _why_missing(checkpoint: str, config: dict[str, Any]) -> str:
+    if checkpoint == BEST and config["data"].get("validation") == 0:
+        return "without a validation split a run keeps only its last weights."
+    return "the run ended before its first epoch did."

@@ -14,8 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
@@ -25,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, runs
 from parsimony.callbacks import CtrlC, Reseed
+from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
@@ -35,7 +34,7 @@ from parsimony.interrupts import INTERRUPTED, TERMINATED
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
-from parsimony.targets import check_objects
+from parsimony.targets import build, check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -66,7 +65,9 @@ def train(cfg: DictConfig) -> Result:
     net = build(cfg.model, nn.Module)
     data: ImageData = build(cfg.data, ImageData, augment=build(cfg.augment, Augment), seed=cfg.seed)
     summary = _summarize(net, data, cfg)
-    net = engine.prepare(net)
+    on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    layers = engine.layers_on(on_gpu)
+    net = engine.prepare(net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     data.prepare_data()
     data.setup()
@@ -88,9 +89,9 @@ def train(cfg: DictConfig) -> Result:
         cfg.trainer,
         pl.Trainer,
         callbacks=[Reseed(cfg.seed), CtrlC(), *_callbacks(cfg)],
-        plugins=[checkpoints.CheckpointFiles()],
+        plugins=[CheckpointFiles()],
         logger=_loggers(cfg, at_step),
-        precision=engine.lightning_precision(on_gpu=cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()),
+        precision=engine.lightning_precision(on_gpu),
         default_root_dir=cfg.folder,
     )
     _check_batches(net, data, trainer.world_size)
@@ -104,6 +105,7 @@ def train(cfg: DictConfig) -> Result:
         device=_device_name(trainer),
         threads=torch.get_num_threads(),
         precision=str(trainer.precision),
+        layers=layers,
         versions=runs.versions(),
         data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
         config=runs.portable(plain_config, cfg.folder),
@@ -132,21 +134,6 @@ def train(cfg: DictConfig) -> Result:
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
-
-
-def build(node: Any, kind: type = object, **arguments: Any) -> Any:
-    """Hydra's instantiate. Raises InputError where the config's arguments are at fault or its target is no `kind`."""
-    try:
-        built = instantiate(node, **arguments, _convert_="all")
-    except (InstantiationException, TypeError) as error:
-        cause = error.__cause__
-        if isinstance(cause, InputError):
-            raise cause from None
-        message = " ".join(str(cause or error).split()).rstrip(".")
-        raise InputError(f"{node.get('_target_')} cannot be built: {message}.") from error
-    if not isinstance(built, kind):
-        raise InputError(f"{node.get('_target_')} gives no {kind.__name__}, which is what this key takes.")
-    return built
 
 
 @contextmanager

@@ -6,15 +6,12 @@ Initial weights, batch-norm constants and parameter counts are Keras's, since th
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 _MASK_PART = 2**18  # elements that one thread draws at a time
-_CACHE_LINE = 16  # floats
-_MANY = 2**16  # elements, above which a wait for memory outweighs the cost of a few more calls
 
 
 def conv(
@@ -118,79 +115,6 @@ def _pool() -> ThreadPoolExecutor:
 def _dense_strides(input: Tensor) -> tuple[int, ...]:
     """The strides of a dense tensor laid out as `input` is."""
     return torch.empty_like(input, device="meta").stride()
-
-
-class FastBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm for few channels in channels_last on a CPU.
-
-    PyTorch's kernel gives each thread a row of sums, one float a channel. Where the channels do not fill whole cache
-    lines, the threads' rows share one and wait for each other, up to six times as long as the arithmetic takes.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self._is_faster(input):
-            return super().forward(input)
-        output, mean, variance = _BatchNorm.apply(input, self.weight, self.bias, self.eps)
-        values = input.numel() / input.shape[1]
-        with torch.no_grad():
-            for running, batch in ((self.running_mean, mean), (self.running_var, variance * values / (values - 1))):
-                running.lerp_(batch, self.momentum)  # type: ignore[union-attr, arg-type]
-            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        return output
-
-    def _is_faster(self, input: Tensor) -> bool:
-        usual = self.training and self.affine and self.track_running_stats and self.momentum is not None
-        plain = input.device.type == "cpu" and input.dtype == torch.float32
-        few = input.shape[1] % _CACHE_LINE != 0 and input.numel() >= _MANY
-        return usual and plain and few and input.is_contiguous(memory_format=torch.channels_last)
-
-
-class _BatchNorm(torch.autograd.Function):
-    """(images, weight, bias, eps) -> (normalised images, mean, biased variance), over rows of several pixels each.
-
-    Rows as wide as a few cache lines are what PyTorch's sums and products are fast on, whatever the channels.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, pixels = _pixel_rows(images)
-        count = images.numel() // len(weight)
-        mean = _channel_sums(rows, pixels) / count
-        variance = _channel_sums((rows - mean.repeat(pixels)).square_(), pixels) / count
-        inverse_deviation = (variance + eps).rsqrt()
-        scale = weight * inverse_deviation
-        output = torch.addcmul((bias - mean * scale).repeat(pixels), rows, scale.repeat(pixels))
-        ctx.save_for_backward(images, mean, inverse_deviation, scale)
-        ctx.mark_non_differentiable(mean, variance)
-        return output.as_strided(images.size(), images.stride()), mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        images, mean, inverse_deviation, scale = ctx.saved_tensors
-        rows, pixels = _pixel_rows(images)
-        grad, _ = _pixel_rows(grads[0].contiguous(memory_format=torch.channels_last))
-        count = images.numel() // len(mean)
-        grad_bias = _channel_sums(grad, pixels)
-        grad_weight = (_channel_sums(grad * rows, pixels) - mean * grad_bias) * inverse_deviation
-        # scale * (grad - mean(grad) - normalised images * mean(grad * normalised images)), as one product a tensor
-        slope = -scale * inverse_deviation * grad_weight / count
-        offset = -scale * grad_bias / count - slope * mean
-        grad_rows = torch.addcmul(offset.repeat(pixels), rows, slope.repeat(pixels))
-        grad_rows.addcmul_(grad, scale.repeat(pixels))
-        return grad_rows.as_strided(images.size(), images.stride()), grad_weight, grad_bias, None
-
-
-def _pixel_rows(images: Tensor) -> tuple[Tensor, int]:
-    """(n, c, h, w) in channels_last -> a view (rows, pixels * c), and the pixels of a row."""
-    total, channels = images.numel(), images.shape[1]
-    pixels = 1
-    while pixels * channels < 256 and total // channels % (2 * pixels) == 0:
-        pixels *= 2
-    return images.permute(0, 2, 3, 1).reshape(-1, pixels * channels), pixels
-
-
-def _channel_sums(rows: Tensor, pixels: int) -> Tensor:
-    return rows.sum(0).view(pixels, -1).sum(0)
 
 
 def keras_init(module: nn.Module) -> None:

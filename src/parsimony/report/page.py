@@ -66,8 +66,6 @@ def page(
     command: str,
 ) -> str:
     """HTML; `pictures` are names with their SVG, `command` is what makes the report again."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(sentence)}</p>" for sentence in verdicts),
@@ -77,16 +75,26 @@ def page(
         *(_figure(name, svg) for name, svg in pictures.items()),
         f"<h2>Commands</h2>\n<pre>{escape(chr(10).join([*commands(settings), command]))}</pre>",
     ]
+    return document(title, "\n".join(filter(None, parts)), STYLE, SCRIPT)
+
+
+def document(title: str, body: str, style: str, script: str = "") -> str:
+    """An HTML page that may ask for nothing and run nothing but `script`."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'" if script else "script-src 'none'"
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; {allowed}"
     head = (
         f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>"
+        f"<title>{escape(title)}</title>\n<style>{style}</style>"
     )
-    body = "\n".join(filter(None, parts))
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
-        f"<body>\n{body}\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
-    )
+    end = f"<script>{script}</script>\n" if script else ""
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n{end}</body>\n</html>\n'
+
+
+def inline(svg: str) -> str:
+    """matplotlib's SVG for a page, in the page's own colours."""
+    return svg[svg.index("<svg") :].replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
 
 
 def commands(settings: Sequence[Setting]) -> list[str]:
@@ -122,6 +130,5 @@ def _list(heading: str, lines: Sequence[str]) -> str:
 def _figure(name: str, svg: str) -> str:
     kind, _, data = next((kind, *name.partition(kind)[1:]) for kind in CAPTIONS if name.startswith(kind))
     small = " small" if kind in ("heat-map", "parameters") else ""
-    drawing = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(f"fill: {PAPER}", "fill: none")
     caption = f"{CAPTIONS[kind]}{f' ({data[1:]})' if data else ''}"
-    return f'<figure><div class="wide{small}">{drawing}</div><figcaption>{escape(caption)}</figcaption></figure>'
+    return f'<figure><div class="wide{small}">{inline(svg)}</div><figcaption>{escape(caption)}</figcaption></figure>'

@@ -139,10 +139,10 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
     others: list[tuple[int, float]] = []
     labels = {}
     for parameters, accuracy, setting in sorted(points, key=lambda point: (point[0], -point[1].mean)):
-        point, sd = (parameters, _error(accuracy.mean)), accuracy.sd or 0
+        point, sd = (parameters, error(accuracy.mean)), accuracy.sd or 0
         on_front = not front or point[1] < front[-1][1]
         (front if on_front else others).append(point)
-        bar = [[point[1] - _error(accuracy.mean + sd)], [_error(accuracy.mean - sd) - point[1]]]
+        bar = [[point[1] - error(accuracy.mean + sd)], [error(accuracy.mean - sd) - point[1]]]
         axes.errorbar(*point, bar, fmt="o", color=COLOURS[0] if on_front else GREY, capsize=3)
         labels[point] = setting.label()
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], linewidth=1)
@@ -150,7 +150,7 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
     _log_ticks(axes.xaxis, [parameters for parameters, _, _ in points])
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set(xlabel="parameters", ylabel=f"{points[0][2].judged_on} accuracy (%)")
-    _scale(axes, errors=True)
+    scale(axes, errors=True)
     _label(axes, {point: labels[point] for point in front + others})
     return figure
 
@@ -182,7 +182,7 @@ def _lines(settings: Sequence[Setting], panels: dict[str, str], unit: str) -> Fi
         axes.set(xlabel=unit, ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if what.endswith(("accuracy", "loss")):
-            _scale(axes, errors=what.endswith("accuracy"))
+            scale(axes, errors=what.endswith("accuracy"))
     for axes in all_axes[len(panels) :]:
         axes.remove()
     if len(settings) > 1:
@@ -204,7 +204,7 @@ def _line(axes: Axes, points: dict[float, list[float]], what: str, place: int) -
         sd = np.array([np.std(points[at], ddof=1) if len(points[at]) > 1 else 0.0 for at in x])
         band = mean - sd, mean + sd
     if what.endswith("accuracy"):
-        line, band = _error(mean), band and (_error(band[0]), _error(band[1]))
+        line, band = error(mean), band and (error(band[0]), error(band[1]))
     style: Any = {"color": _colour(place), "linestyle": _dashes(place), "linewidth": 1.5 if place < NAMED else 0.7}
     axes.plot(x, line, marker="o" if len(x) < 4 else "", markersize=4, **style)
     if band:
@@ -220,7 +220,7 @@ def _points(setting: Setting, what: str) -> dict[float, list[float]]:
     return points
 
 
-def _scale(axes: Axes, *, errors: bool) -> None:
+def scale(axes: Axes, *, errors: bool) -> None:
     """A logarithmic axis where what is drawn spans much. Errors grow downwards, labelled by accuracies."""
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     values = values[np.isfinite(values)]
@@ -239,7 +239,7 @@ def _log_ticks(axis: Axis, values: Sequence[float] | np.ndarray) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _error(accuracy: Any) -> Any:
+def error(accuracy: Any) -> Any:
     return np.maximum(1 - accuracy, LEAST_ERROR)
 
 

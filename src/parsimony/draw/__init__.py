@@ -1,0 +1,1 @@
+"""`parsimony draw`: a page on this machine alone to draw digits on, with a trained network behind it."""

@@ -1,0 +1,1 @@
+"""`parsimony explain`: what a trained network learned, shown on the network itself."""

@@ -1,0 +1,708 @@
+// The layers of small convnets on a CPU: convolution, depthwise convolution, and what follows one (ReLU, batch norm,
+// dropout) in one pass. All images are float32 in channels_last: n x height x width x channels.
+//
+// PyTorch's kernels are made for hundreds of channels: with 8 or 16 they leave most of a vector empty, and each
+// elementwise layer reads and writes a whole tensor. Work is divided into parts that do not depend on the number of
+// threads, and sums are added part by part in order, so that results do not depend on it either.
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LANES 8   // floats of a vector: 256 bits
+#define CHUNK 48  // output pixels that are worked on while they, and what makes them, are in the first cache
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
+
+static inline long min_long(long a, long b) { return a < b ? a : b; }
+static inline long round_up(long a, long b) { return (a + b - 1) / b * b; }
+static inline vec load(const float *at) { return *(const vec *)at; }
+static inline void store(float *at, vec value) { *(vec *)at = value; }
+static inline vec splat(float value) { return value - (vec){0}; }
+
+// Takes `count` floats of `value`.
+static inline void store_part(float *at, vec value, long count) {
+  if (count >= LANES)
+    store(at, value);
+  else
+    memcpy(at, &value, count * sizeof(float));
+}
+
+// ---------------------------------------------------------------------------------------------------- convolution
+
+// Square kernels, stride 1. `pad` may exceed the kernel: the data's gradient is a convolution with wide borders.
+typedef struct {
+  long n, height, width, in, out, kernel, pad;
+} Shape;
+
+typedef struct {
+  long height, width;           // of the output
+  long padded_width, padded;    // of an image with its borders; floats in one
+  long images, pixels;          // of a group: as many images as make a few hundred output pixels
+  long groups;
+  long lanes, blocks;           // output channels are taken `lanes` at a time, `blocks` times
+  long row;                     // floats that one row of the kernel covers
+} Plan;
+
+static Plan plan(Shape s) {
+  Plan p;
+  p.height = s.height + 2 * s.pad - s.kernel + 1;
+  p.width = s.width + 2 * s.pad - s.kernel + 1;
+  p.padded_width = s.width + 2 * s.pad;
+  p.padded = (s.height + 2 * s.pad) * p.padded_width * s.in;
+  long wanted = 128 / (p.height * p.width);
+  p.images = wanted < 1 ? 1 : min_long(wanted, s.n);
+  p.pixels = p.images * p.height * p.width;
+  p.groups = (s.n + p.images - 1) / p.images;
+  p.lanes = s.out > LANES ? 2 * LANES : LANES;
+  p.blocks = (s.out + p.lanes - 1) / p.lanes;
+  p.row = s.kernel * s.in;
+  return p;
+}
+
+// Where the window of each output pixel of a group begins, in floats from the group's first image.
+static long *window_offsets(Shape s, Plan p) {
+  long *offsets = malloc(p.pixels * sizeof(long)), *next = offsets;
+  for (long image = 0; image < p.images; image++)
+    for (long y = 0; y < p.height; y++)
+      for (long x = 0; x < p.width; x++) *next++ = image * p.padded + (y * p.padded_width + x) * s.in;
+  return offsets;
+}
+
+// The images with a border of zeros, or as they are where there is no border. `room` holds images * padded floats.
+static const float *with_border(const float *images, long count, Shape s, Plan p, float *room) {
+  if (!s.pad) return images;
+  long line = s.width * s.in, padded_line = p.padded_width * s.in;
+  memset(room, 0, count * p.padded * sizeof(float));
+  for (long image = 0; image < count; image++)
+    for (long y = 0; y < s.height; y++)
+      memcpy(room + image * p.padded + (y + s.pad) * padded_line + s.pad * s.in,
+             images + (image * s.height + y) * line, line * sizeof(float));
+  return room;
+}
+
+// PIXELS output pixels x VECTORS vectors of channels, all in registers.
+#define DEFINE_TILE(NAME, PIXELS, VECTORS)                                                                            \
+  static inline void NAME(const float *image, const long *offsets, const float *weight, const float *bias,           \
+                          float *output, long out, long channels, Shape s, Plan p) {                                 \
+    const float *window[PIXELS];                                                                                     \
+    vec sum[PIXELS][VECTORS];                                                                                        \
+    for (int i = 0; i < PIXELS; i++) {                                                                               \
+      window[i] = image + offsets[i];                                                                                \
+      for (int v = 0; v < VECTORS; v++) sum[i][v] = load(bias + v * LANES);                                          \
+    }                                                                                                                \
+    for (long y = 0; y < s.kernel; y++) {                                                                            \
+      for (long j = 0; j < p.row; j++, weight += VECTORS * LANES) {                                                  \
+        vec w[VECTORS];                                                                                              \
+        for (int v = 0; v < VECTORS; v++) w[v] = load(weight + v * LANES);                                           \
+        for (int i = 0; i < PIXELS; i++)                                                                             \
+          for (int v = 0; v < VECTORS; v++) sum[i][v] += splat(window[i][j]) * w[v];                                 \
+      }                                                                                                              \
+      for (int i = 0; i < PIXELS; i++) window[i] += p.padded_width * s.in;                                           \
+    }                                                                                                                \
+    for (int i = 0; i < PIXELS; i++)                                                                                 \
+      for (int v = 0; v < VECTORS; v++)                                                                              \
+        if (channels > v * LANES) store_part(output + i * out + v * LANES, sum[i][v], channels - v * LANES);         \
+  }
+DEFINE_TILE(tile_8x1, 8, 1)
+DEFINE_TILE(tile_1x1, 1, 1)
+DEFINE_TILE(tile_6x2, 6, 2)
+DEFINE_TILE(tile_1x2, 1, 2)
+
+// `weight` is packed by pack(). `bias` may be null.
+static void convolve(const float *images, const float *weight, const float *bias, float *output, Shape s) {
+  Plan p = plan(s);
+  long *offsets = window_offsets(s, p);
+  float *biases = calloc(p.blocks * p.lanes, sizeof(float));
+  if (bias) memcpy(biases, bias, s.out * sizeof(float));
+#pragma omp parallel
+  {
+    float *room = s.pad ? malloc(p.images * p.padded * sizeof(float)) : NULL;
+#pragma omp for schedule(static)
+    for (long group = 0; group < p.groups; group++) {
+      long first = group * p.images, count = min_long(p.images, s.n - first);
+      const float *image = with_border(images + first * s.height * s.width * s.in, count, s, p, room);
+      float *result = output + first * p.height * p.width * s.out;
+      long pixels = count * p.height * p.width, step = p.lanes == LANES ? 8 : 6;
+      for (long chunk = 0; chunk < pixels; chunk += CHUNK)
+        for (long block = 0; block < p.blocks; block++) {
+          long channel = block * p.lanes, channels = min_long(p.lanes, s.out - channel);
+          const float *w = weight + block * s.kernel * p.row * p.lanes;
+          for (long pixel = chunk, end = min_long(chunk + CHUNK, pixels); pixel < end;) {
+            int whole = end - pixel >= step;
+            float *at = result + pixel * s.out + channel;
+            if (p.lanes == LANES)
+              (whole ? tile_8x1 : tile_1x1)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s, p);
+            else
+              (whole ? tile_6x2 : tile_1x2)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s, p);
+            pixel += whole ? step : 1;
+          }
+        }
+    }
+    free(room);
+  }
+  free(offsets);
+  free(biases);
+}
+
+// Weights (out, in, kernel, kernel), of any strides, as blocks x kernel x kernel x in x lanes. `transposed` gives those
+// of the data's gradient: in and out change places, the kernel is turned by 180 degrees.
+static float *pack(const float *weight, const long *strides, Shape s, int transposed) {
+  Plan p = plan(s);
+  long taps = s.kernel * s.kernel;
+  float *packed = calloc(p.blocks * taps * s.in * p.lanes, sizeof(float));
+  for (long out = 0; out < s.out; out++)
+    for (long tap = 0; tap < taps; tap++)
+      for (long in = 0; in < s.in; in++) {
+        long from = transposed ? taps - 1 - tap : tap, y = from / s.kernel, x = from % s.kernel;
+        long at = (transposed ? in * strides[0] + out * strides[1] : out * strides[0] + in * strides[1]);
+        packed[((out / p.lanes * taps + tap) * s.in + in) * p.lanes + out % p.lanes] =
+            weight[at + y * strides[2] + x * strides[3]];
+      }
+  return packed;
+}
+
+void conv_forward(const float *images, const float *weight, const long *strides, const float *bias, float *output,
+                  Shape s) {
+  float *packed = pack(weight, strides, s, 0);
+  convolve(images, packed, bias, output, s);
+  free(packed);
+}
+
+// `s` is the forward convolution's.
+void conv_backward_data(const float *grad, const float *weight, const long *strides, float *grad_images, Shape s) {
+  Plan p = plan(s);
+  Shape turned = {s.n, p.height, p.width, s.out, s.in, s.kernel, s.kernel - 1 - s.pad};
+  float *packed = pack(weight, strides, turned, 1);
+  convolve(grad, packed, NULL, grad_images, turned);
+  free(packed);
+}
+
+// ROWS floats of a kernel's row x VECTORS vectors of output channels, summed over the pixels of a group.
+#define DEFINE_SUMS(NAME, ROWS, VECTORS)                                                                              \
+  static inline void NAME(const float *image, const long *offsets, const float *grad, long stride, long pixels,      \
+                          float *sums, long lanes) {                                                                 \
+    vec sum[ROWS][VECTORS];                                                                                          \
+    for (int j = 0; j < ROWS; j++)                                                                                   \
+      for (int v = 0; v < VECTORS; v++) sum[j][v] = load(sums + j * lanes + v * LANES);                              \
+    for (long pixel = 0; pixel < pixels; pixel++) {                                                                  \
+      const float *window = image + offsets[pixel];                                                                  \
+      vec g[VECTORS];                                                                                                \
+      for (int v = 0; v < VECTORS; v++) g[v] = load(grad + pixel * stride + v * LANES);                              \
+      for (int j = 0; j < ROWS; j++)                                                                                 \
+        for (int v = 0; v < VECTORS; v++) sum[j][v] += splat(window[j]) * g[v];                                      \
+    }                                                                                                                \
+    for (int j = 0; j < ROWS; j++)                                                                                   \
+      for (int v = 0; v < VECTORS; v++) store(sums + j * lanes + v * LANES, sum[j][v]);                              \
+  }
+DEFINE_SUMS(sums_8x1, 8, 1)
+DEFINE_SUMS(sums_1x1, 1, 1)
+DEFINE_SUMS(sums_6x2, 6, 2)
+DEFINE_SUMS(sums_1x2, 1, 2)
+
+#define PARTS 16  // of the sums over pixels
+
+// `grad_weight` has the strides of the weight; `grad_bias` may be null.
+void conv_backward_weight(const float *images, const float *grad, float *grad_weight, const long *strides,
+                          float *grad_bias, Shape s) {
+  Plan p = plan(s);
+  long *offsets = window_offsets(s, p);
+  long wide = p.blocks * p.lanes, taps = s.kernel * s.kernel * s.in, size = (taps + 1) * wide;
+  float *sums = calloc(PARTS * size, sizeof(float));  // of a part: taps x wide, then the bias's
+#pragma omp parallel
+  {
+    float *room = s.pad ? malloc(p.images * p.padded * sizeof(float)) : NULL;
+    float *grads = wide == s.out ? NULL : calloc(p.pixels * wide, sizeof(float));
+#pragma omp for schedule(static)
+    for (long part = 0; part < PARTS; part++) {
+      float *own = sums + part * size;
+      for (long group = p.groups * part / PARTS; group < p.groups * (part + 1) / PARTS; group++) {
+        long first = group * p.images, count = min_long(p.images, s.n - first), pixels = count * p.height * p.width;
+        const float *image = with_border(images + first * s.height * s.width * s.in, count, s, p, room);
+        const float *gradient = grad + first * p.height * p.width * s.out;
+        if (grads) {
+          for (long pixel = 0; pixel < pixels; pixel++)
+            memcpy(grads + pixel * wide, gradient + pixel * s.out, s.out * sizeof(float));
+          gradient = grads;
+        }
+        for (long chunk = 0; chunk < pixels; chunk += CHUNK)
+          for (long y = 0; y < s.kernel; y++)
+            for (long block = 0; block < p.blocks; block++)
+              for (long j = 0; j < p.row;) {
+                const float *from = image + y * p.padded_width * s.in + j;
+                const float *g = gradient + chunk * wide + block * p.lanes;
+                float *at = own + (y * p.row + j) * wide + block * p.lanes;
+                long size = min_long(CHUNK, pixels - chunk), step = p.lanes == LANES ? 8 : 6;
+                int whole = p.row - j >= step;
+                if (p.lanes == LANES)
+                  (whole ? sums_8x1 : sums_1x1)(from, offsets + chunk, g, wide, size, at, wide);
+                else
+                  (whole ? sums_6x2 : sums_1x2)(from, offsets + chunk, g, wide, size, at, wide);
+                j += whole ? step : 1;
+              }
+        if (grad_bias)
+          for (long pixel = 0; pixel < pixels; pixel++)
+            for (long channel = 0; channel < wide; channel += LANES)
+              store(own + taps * wide + channel,
+                    load(own + taps * wide + channel) + load(gradient + pixel * wide + channel));
+      }
+    }
+    free(room);
+    free(grads);
+  }
+  for (long part = 1; part < PARTS; part++)
+    for (long i = 0; i < size; i++) sums[i] += sums[part * size + i];
+  for (long tap = 0; tap < taps; tap++) {
+    long y = tap / p.row, x = tap % p.row / s.in, in = tap % s.in;
+    for (long out = 0; out < s.out; out++)
+      grad_weight[out * strides[0] + in * strides[1] + y * strides[2] + x * strides[3]] = sums[tap * wide + out];
+  }
+  if (grad_bias) memcpy(grad_bias, sums + taps * wide, s.out * sizeof(float));
+  free(offsets);
+  free(sums);
+}
+
+// ------------------------------------------------------------------------------------------ depthwise convolution, 3x3
+
+// A row of pixels is one line of floats: float i belongs to channel i % channels. The kernel is repeated to `period`
+// floats, whole vectors whatever the channels.
+static long common_multiple(long a, long b) {
+  long multiple = a;
+  while (multiple % b) multiple += a;
+  return multiple;
+}
+
+// (channels, 1, 3, 3) of any strides -> 9 x period; `turned` by 180 degrees for the data's gradient.
+static float *repeated(const float *weight, const long *strides, long channels, long period, int turned) {
+  float *taps = malloc(9 * period * sizeof(float));
+  for (long tap = 0; tap < 9; tap++)
+    for (long i = 0; i < period; i++) {
+      long from = turned ? 8 - tap : tap;
+      taps[tap * period + i] = weight[i % channels * strides[0] + from / 3 * strides[2] + from % 3 * strides[3]];
+    }
+  return taps;
+}
+
+static void depthwise(const float *images, const float *weight, const long *strides, float *output, Shape s,
+                      int turned) {
+  Plan p = plan(s);
+  long period = common_multiple(LANES, s.in), line = p.width * s.in, padded_line = p.padded_width * s.in;
+  float *taps = repeated(weight, strides, s.in, period, turned);
+#pragma omp parallel
+  {
+    float *room = s.pad ? malloc(p.padded * sizeof(float)) : NULL;
+#pragma omp for schedule(static)
+    for (long n = 0; n < s.n; n++) {
+      const float *image = with_border(images + n * s.height * s.width * s.in, 1, s, p, room);
+      for (long y = 0; y < p.height; y++) {
+        const float *above = image + y * padded_line;
+        float *result = output + (n * p.height + y) * line;
+        for (long i = 0, phase = 0; i < line; i += LANES, phase = phase + LANES == period ? 0 : phase + LANES) {
+          vec sum = {0};
+          if (line - i >= LANES) {
+            for (int tap = 0; tap < 9; tap++)
+              sum += load(taps + tap * period + phase) * load(above + tap / 3 * padded_line + tap % 3 * s.in + i);
+            store(result + i, sum);
+          } else {
+            for (long lane = 0; lane < line - i; lane++)
+              for (int tap = 0; tap < 9; tap++)
+                sum[lane] += taps[tap * period + phase + lane] *
+                             above[tap / 3 * padded_line + tap % 3 * s.in + i + lane];
+            store_part(result + i, sum, line - i);
+          }
+        }
+      }
+    }
+    free(room);
+  }
+  free(taps);
+}
+
+void depthwise_forward(const float *images, const float *weight, const long *strides, float *output, Shape s) {
+  depthwise(images, weight, strides, output, s, 0);
+}
+
+void depthwise_backward_data(const float *grad, const float *weight, const long *strides, float *grad_images,
+                             Shape s) {
+  Plan p = plan(s);
+  Shape turned = {s.n, p.height, p.width, s.out, s.in, s.kernel, s.kernel - 1 - s.pad};
+  depthwise(grad, weight, strides, grad_images, turned, 1);
+}
+
+void depthwise_backward_weight(const float *images, const float *grad, float *grad_weight, const long *strides,
+                               Shape s) {
+  Plan p = plan(s);
+  long period = common_multiple(LANES, s.in), line = p.width * s.in, padded_line = p.padded_width * s.in;
+  float *sums = calloc(PARTS * 9 * period, sizeof(float));
+#pragma omp parallel
+  {
+    float *room = s.pad ? malloc(p.padded * sizeof(float)) : NULL;
+#pragma omp for schedule(static)
+    for (long part = 0; part < PARTS; part++)
+      for (long n = s.n * part / PARTS; n < s.n * (part + 1) / PARTS; n++) {
+        const float *image = with_border(images + n * s.height * s.width * s.in, 1, s, p, room);
+        for (long y = 0; y < p.height; y++) {
+          const float *above = image + y * padded_line, *gradient = grad + (n * p.height + y) * line;
+          for (long i = 0, phase = 0; i < line; i += LANES, phase = phase + LANES == period ? 0 : phase + LANES) {
+            float *own = sums + part * 9 * period + phase;
+            if (line - i >= LANES) {
+              vec g = load(gradient + i);
+              for (int tap = 0; tap < 9; tap++)
+                store(own + tap * period, load(own + tap * period) +
+                                              g * load(above + tap / 3 * padded_line + tap % 3 * s.in + i));
+            } else {
+              for (long lane = 0; lane < line - i; lane++)
+                for (int tap = 0; tap < 9; tap++)
+                  own[tap * period + lane] +=
+                      gradient[i + lane] * above[tap / 3 * padded_line + tap % 3 * s.in + i + lane];
+            }
+          }
+        }
+      }
+    free(room);
+  }
+  for (long channel = 0; channel < s.in; channel++)
+    for (long tap = 0; tap < 9; tap++) {
+      float total = 0;
+      for (long part = 0; part < PARTS; part++)
+        for (long i = channel; i < period; i += s.in) total += sums[(part * 9 + tap) * period + i];
+      grad_weight[channel * strides[0] + tap / 3 * strides[2] + tap % 3 * strides[3]] = total;
+    }
+  free(sums);
+}
+
+// ------------------------------------------------------------------------------------ ReLU, batch norm and dropout
+
+// A tensor is rows of `period` floats, each row a whole number of pixels; the last row may be shorter.
+enum { NO_RELU, RELU_FIRST, NORM_FIRST };
+
+typedef struct {
+  long count, channels;
+  int relu;
+  uint32_t drop;  // of 65536 elements, on average
+  uint64_t seed;
+} Tail;
+
+typedef struct {
+  long period, rows, parts;
+} Rows;
+
+static Rows rows_of(Tail t) {
+  Rows r;
+  r.period = common_multiple(256, t.channels);
+  r.rows = (t.count + r.period - 1) / r.period;
+  r.parts = min_long(r.rows, 64);
+  return r;
+}
+
+// Adds the two rows of sums of one part, channel by channel, to `totals`: channels, then channels again.
+static void fold(const float *sums, double *totals, long period, long channels) {
+  for (long half = 0; half < 2; half++)
+    for (long i = 0; i < period; i += channels)
+      for (long channel = 0; channel < channels; channel++)
+        totals[half * channels + channel] += sums[half * period + i + channel];
+}
+
+static float *repeat(const float *channels, long count, long period) {
+  float *wide = malloc(period * sizeof(float));
+  for (long i = 0; i < period; i++) wide[i] = channels[i % count];
+  return wide;
+}
+
+// What a row's elements are multiplied by: 0 or 1 / (1 - p). One mixed number gives two elements 16 bits each, so that
+// p is exact to 1 / 65536. The mixing is C. Wellons's "lowbias32", whose every input bit reaches every output bit, with
+// the seed's halves added before and within.
+static void draw_row(float *keep, long row, long period, Tail t) {
+  uint32_t drop = t.drop, key = t.seed, second = t.seed >> 32, base = row * (period / 2);
+  float scale = 65536.0f / (65536 - drop);
+#pragma omp simd
+  for (long i = 0; i < period / 2; i++) {
+    uint32_t bits = (base + (uint32_t)i) * 0x9e3779b9u + key;
+    bits = (bits ^ bits >> 16) * 0x21f0aaadu ^ second;
+    bits = (bits ^ bits >> 15) * 0x735a2d97u;
+    bits ^= bits >> 15;
+    keep[i] = (bits & 0xffff) >= drop ? scale : 0;
+    keep[i + period / 2] = bits >> 16 >= drop ? scale : 0;
+  }
+}
+
+static inline float positive(float x) { return 0 > x ? 0 : x; }  // lets NaN through
+
+// Mean and biased variance of each channel of relu(x), or of x where the norm comes first.
+static void statistics(const float *x, double *mean, double *variance, Tail t) {
+  Rows r = rows_of(t);
+  // Sums are taken of the distance to one value of the channel, so that a mean far from zero costs no precision.
+  float *shift = malloc(r.period * sizeof(float));
+  double *totals = calloc(2 * r.parts * t.channels, sizeof(double));
+  for (long i = 0; i < r.period; i++)
+    shift[i] = t.relu == RELU_FIRST ? positive(x[i % t.channels]) : x[i % t.channels];
+#pragma omp parallel for schedule(static)
+  for (long part = 0; part < r.parts; part++) {
+    float *sum = calloc(2 * r.period, sizeof(float)), *squares = sum + r.period;
+    for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
+      const float *from = x + row * r.period;
+      long size = min_long(r.period, t.count - row * r.period);
+      if (t.relu == RELU_FIRST)
+#pragma omp simd
+        for (long i = 0; i < size; i++) {
+          float distance = positive(from[i]) - shift[i];
+          sum[i] += distance;
+          squares[i] += distance * distance;
+        }
+      else
+#pragma omp simd
+        for (long i = 0; i < size; i++) {
+          float distance = from[i] - shift[i];
+          sum[i] += distance;
+          squares[i] += distance * distance;
+        }
+    }
+    fold(sum, totals + 2 * part * t.channels, r.period, t.channels);
+    free(sum);
+  }
+  double pixels = (double)t.count / t.channels;
+  for (long channel = 0; channel < t.channels; channel++) {
+    double sum = 0, squares = 0;
+    for (long part = 0; part < r.parts; part++) {
+      sum += totals[2 * part * t.channels + channel];
+      squares += totals[(2 * part + 1) * t.channels + channel];
+    }
+    double above = squares / pixels - sum / pixels * (sum / pixels);
+    mean[channel] = shift[channel] + sum / pixels;
+    variance[channel] = 0 > above ? 0 : above;
+  }
+  free(shift);
+  free(totals);
+}
+
+// y = dropout(norm(relu(x))), or dropout(relu(norm(x))) where the norm comes first; no norm where `weight` is null.
+// In training the norm takes the batch's statistics and updates the running ones, else it takes the running ones.
+// `saved` takes what the backward pass needs: mean, inverse deviation, scale and shift of each channel.
+void tail_forward(const float *x, const float *weight, const float *bias, float *running_mean,
+                  float *running_variance, float momentum, float epsilon, int training, float *saved, float *y,
+                  Tail t) {
+  Rows r = rows_of(t);
+  long channels = t.channels;
+  double *mean = calloc(2 * channels, sizeof(double)), *variance = mean + channels;
+  if (weight && training) statistics(x, mean, variance, t);
+  for (long channel = 0; channel < channels; channel++) {
+    double pixels = (double)t.count / channels, inverse = 1, scale = 1, shift = 0;
+    if (weight) {
+      if (training) {
+        running_mean[channel] += momentum * (mean[channel] - running_mean[channel]);
+        running_variance[channel] +=
+            momentum * (variance[channel] * pixels / (pixels - 1) - running_variance[channel]);
+      } else {
+        mean[channel] = running_mean[channel];
+        variance[channel] = running_variance[channel];
+      }
+      inverse = 1 / sqrt(variance[channel] + epsilon);
+      scale = weight[channel] * inverse;
+      shift = bias[channel] - mean[channel] * scale;
+    }
+    saved[channel] = mean[channel];
+    saved[channels + channel] = inverse;
+    saved[2 * channels + channel] = scale;
+    saved[3 * channels + channel] = shift;
+  }
+  free(mean);
+  float *a = repeat(saved + 2 * channels, channels, r.period), *b = repeat(saved + 3 * channels, channels, r.period);
+#pragma omp parallel
+  {
+    float *keep = malloc(r.period * sizeof(float));
+#pragma omp for schedule(static)
+    for (long part = 0; part < r.parts; part++)
+      for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
+        const float *from = x + row * r.period;
+        float *to = y + row * r.period;
+        long size = min_long(r.period, t.count - row * r.period);
+        if (t.relu == RELU_FIRST)
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] = positive(from[i]) * a[i] + b[i];
+        else if (t.relu == NORM_FIRST)
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] = positive(from[i] * a[i] + b[i]);
+        else
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] = from[i] * a[i] + b[i];
+        if (t.drop) {
+          draw_row(keep, row, r.period, t);
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] *= keep[i];
+        }
+      }
+    free(keep);
+  }
+  free(a);
+  free(b);
+}
+
+// What reaches the norm of the gradient `from`: through dropout, and through the ReLU where that comes after.
+static inline const float *past_dropout(const float *x, const float *from, const float *a, const float *b, float *keep,
+                                        long row, long size, Rows r, Tail t) {
+  if (!t.drop && t.relu != NORM_FIRST) return from;
+  if (t.drop) {
+    draw_row(keep, row, r.period, t);
+#pragma omp simd
+    for (long i = 0; i < size; i++) keep[i] *= from[i];
+  } else {
+    memcpy(keep, from, size * sizeof(float));
+  }
+  if (t.relu == NORM_FIRST)
+#pragma omp simd
+    for (long i = 0; i < size; i++) keep[i] = x[i] * a[i] + b[i] > 0 ? keep[i] : 0;
+  return keep;
+}
+
+// Sums over each channel of the gradient that reaches the norm, and of that times the norm's input less its mean.
+static void gradient_sums(const float *x, const float *grad, const float *a, const float *b, const float *mean,
+                          double *sum, double *products, Rows r, Tail t) {
+  float *m = repeat(mean, t.channels, r.period);
+  double *totals = calloc(2 * r.parts * t.channels, sizeof(double));
+#pragma omp parallel
+  {
+    float *keep = malloc(3 * r.period * sizeof(float)), *own = keep + r.period, *with_x = own + r.period;
+#pragma omp for schedule(static)
+    for (long part = 0; part < r.parts; part++) {
+      memset(own, 0, 2 * r.period * sizeof(float));
+      for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
+        const float *from = x + row * r.period;
+        long size = min_long(r.period, t.count - row * r.period);
+        const float *g = past_dropout(from, grad + row * r.period, a, b, keep, row, size, r, t);
+        if (t.relu == RELU_FIRST)
+#pragma omp simd
+          for (long i = 0; i < size; i++) {
+            own[i] += g[i];
+            with_x[i] += g[i] * (positive(from[i]) - m[i]);
+          }
+        else
+#pragma omp simd
+          for (long i = 0; i < size; i++) {
+            own[i] += g[i];
+            with_x[i] += g[i] * (from[i] - m[i]);
+          }
+      }
+      fold(own, totals + 2 * part * t.channels, r.period, t.channels);
+    }
+    free(keep);
+  }
+  for (long channel = 0; channel < t.channels; channel++)
+    for (long part = 0; part < r.parts; part++) {
+      sum[channel] += totals[2 * part * t.channels + channel];
+      products[channel] += totals[(2 * part + 1) * t.channels + channel];
+    }
+  free(m);
+  free(totals);
+}
+
+// The gradients of tail_forward in training. `grad_weight` and `grad_bias` are null where there is no norm.
+void tail_backward(const float *x, const float *grad, const float *saved, float *grad_weight, float *grad_bias,
+                   float *grad_x, Tail t) {
+  Rows r = rows_of(t);
+  long channels = t.channels;
+  const float *mean = saved, *inverse = saved + channels, *scale = saved + 2 * channels, *shift = saved + 3 * channels;
+  float *a = repeat(scale, channels, r.period), *b = repeat(shift, channels, r.period);
+  // scale * (g - mean(g) - normalised x * mean(g * normalised x)) is scale * g + slope * x + offset
+  float *slope = calloc(2 * channels, sizeof(float)), *offset = slope + channels;
+  if (grad_weight) {
+    double *sum = calloc(2 * channels, sizeof(double)), *products = sum + channels;
+    gradient_sums(x, grad, a, b, mean, sum, products, r, t);
+    for (long channel = 0; channel < channels; channel++) {
+      double pixels = (double)t.count / channels, along = products[channel] * inverse[channel];
+      double steep = -scale[channel] * inverse[channel] * along / pixels;
+      grad_weight[channel] = along;
+      grad_bias[channel] = sum[channel];
+      slope[channel] = steep;
+      offset[channel] = -scale[channel] * sum[channel] / pixels - steep * mean[channel];
+    }
+    free(sum);
+  }
+  float *c = repeat(slope, channels, r.period), *d = repeat(offset, channels, r.period);
+#pragma omp parallel
+  {
+    float *keep = malloc(r.period * sizeof(float));
+#pragma omp for schedule(static)
+    for (long part = 0; part < r.parts; part++)
+      for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
+        const float *from = x + row * r.period;
+        float *to = grad_x + row * r.period;
+        long size = min_long(r.period, t.count - row * r.period);
+        const float *g = past_dropout(from, grad + row * r.period, a, b, keep, row, size, r, t);
+        if (t.relu == RELU_FIRST)
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] = from[i] > 0 ? a[i] * g[i] + c[i] * from[i] + d[i] : 0;
+        else
+#pragma omp simd
+          for (long i = 0; i < size; i++) to[i] = a[i] * g[i] + c[i] * from[i] + d[i];
+      }
+    free(keep);
+  }
+  free(a);
+  free(b);
+  free(c);
+  free(d);
+  free(slope);
+}
+
+// --------------------------------------------------------------------------------------------- max pooling, 2x2
+
+typedef int32_t mask __attribute__((vector_size(4 * LANES), aligned(4)));  // of each float all bits or none
+
+static inline vec load_part(const float *at, long count) {
+  vec value = {0};
+  if (count >= LANES) return load(at);
+  memcpy(&value, at, count * sizeof(float));
+  return value;
+}
+static inline vec only(vec value, mask where) { return (vec)((mask)value & where); }
+static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
+// Where `value` takes the place of the maximum so far; NaN stays once it is there.
+static inline mask above(vec value, vec so_far) { return (value > so_far) | (value != value); }
+
+// (n, height, width, channels) -> (n, height / 2, width / 2, channels); a last odd row or column is left out.
+void pool_forward(const float *images, float *output, long n, long height, long width, long channels) {
+  long out_height = height / 2, out_width = width / 2, line = width * channels;
+#pragma omp parallel for schedule(static)
+  for (long row = 0; row < n * out_height; row++) {
+    const float *upper = images + (row / out_height * height + row % out_height * 2) * line;
+    float *to = output + row * out_width * channels;
+    for (long x = 0; x < out_width; x++, upper += 2 * channels, to += channels)
+      for (long i = 0; i < channels; i += LANES) {
+        const float *at = upper + i;
+        long left = channels - i;
+        vec a = load_part(at, left), b = load_part(at + channels, left);
+        vec c = load_part(at + line, left), d = load_part(at + line + channels, left);
+        vec top = choose(above(b, a), b, a), low = choose(above(d, c), d, c);
+        store_part(to + i, choose(above(low, top), low, top), left);
+      }
+  }
+}
+
+// The gradient goes to the first of equal maxima, as PyTorch's does.
+void pool_backward(const float *images, const float *grad, float *grad_images, long n, long height, long width,
+                   long channels) {
+  long out_height = height / 2, out_width = width / 2, line = width * channels;
+#pragma omp parallel for schedule(static)
+  for (long row = 0; row < n * out_height; row++) {
+    long image = row / out_height, y = row % out_height * 2, start = (image * height + y) * line;
+    const float *from = grad + row * out_width * channels;
+    for (long x = 0; x < out_width; x++, from += channels)
+      for (long i = 0; i < channels; i += LANES) {
+        const float *at = images + start + 2 * x * channels + i;
+        float *to = grad_images + start + 2 * x * channels + i;
+        long left = channels - i;
+        vec a = load_part(at, left), b = load_part(at + channels, left);
+        vec c = load_part(at + line, left), d = load_part(at + line + channels, left), g = load_part(from + i, left);
+        mask right = above(b, a), low_right = above(d, c);
+        mask low = above(choose(low_right, d, c), choose(right, b, a));
+        store_part(to, only(g, ~low & ~right), left);
+        store_part(to + channels, only(g, ~low & right), left);
+        store_part(to + line, only(g, low & ~low_right), left);
+        store_part(to + line + channels, only(g, low & low_right), left);
+      }
+    if (width % 2)
+      for (long below = 0; below < 2; below++)
+        memset(grad_images + start + below * line + (width - 1) * channels, 0, channels * sizeof(float));
+    if (height % 2 && y + 3 == height) memset(grad_images + start + 2 * line, 0, line * sizeof(float));
+  }
+}

@@ -1,0 +1,281 @@
+"""Layers that run kernels.c where they can, and PyTorch's own code elsewhere: on GPUs, in other precisions, in double.
+
+They add no state and share PyTorch's classes, so that a network takes them on and off without anything else changing.
+"""
+
+from ctypes import c_long
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from parsimony.native import library as native
+from parsimony.native.library import library
+
+NO_RELU, RELU_FIRST, NORM_FIRST = range(3)  # as in kernels.c
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def use(net: nn.Module) -> None:
+    """Has `net` use the native layers. Raises library.Unavailable where there are none."""
+    library()
+    for module in net.modules():
+        if type(module) is nn.Sequential:
+            module.__class__ = Sequential
+        elif type(module) is nn.Conv2d and _supported(module):
+            module.__class__ = Conv2d
+        elif type(module) is nn.MaxPool2d and _halves(module):
+            module.__class__ = MaxPool2d
+
+
+class Conv2d(nn.Conv2d):
+    """Square kernels with stride 1; depthwise ones of 3x3."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not _runs_natively(input):
+            return super().forward(input)
+        function = _Depthwise if self.groups > 1 else _Conv
+        return function.apply(input, self.weight, self.bias, self.padding[0])
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """Of 2x2 with stride 2."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _Pool.apply(input) if _runs_natively(input) and input.ndim == 4 else super().forward(input)
+
+
+class Sequential(nn.Sequential):
+    """What follows a convolution (ReLU, batch norm, dropout) in one pass over the tensor."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        modules = list(self._modules.values())
+        while modules:
+            tail = _Tail.at_start_of(modules)
+            if tail and _runs_natively(input) and tail.fits(input):
+                input = tail(input)
+                del modules[: len(tail.modules)]
+            else:
+                input = modules.pop(0)(input)
+        return input
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """Consecutive modules that one kernel computes."""
+
+    modules: list[nn.Module]
+    relu: int
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | None
+    dropout: nn.Dropout | None
+
+    @classmethod
+    def at_start_of(cls, modules: list[nn.Module]) -> "_Tail | None":
+        """ReLU, norm, dropout, in this order or with the norm first; None if there is neither norm nor dropout."""
+        taken: list[nn.Module] = []
+        relu, norm, dropout = NO_RELU, None, None
+        for module in modules:
+            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+                break  # somebody wants to see what goes in or comes out
+            if type(module) is nn.ReLU and relu == NO_RELU:
+                relu = NORM_FIRST if norm else RELU_FIRST
+            elif isinstance(module, _NORMS) and not norm:
+                norm = module
+            elif isinstance(module, nn.Dropout):
+                dropout = module
+                taken.append(module)
+                break
+            else:
+                break
+            taken.append(module)
+        return cls(taken, relu, norm, dropout) if norm or dropout else None
+
+    def fits(self, input: Tensor) -> bool:
+        if input.ndim == 4:
+            dense = input.is_contiguous(memory_format=torch.channels_last)
+        else:
+            dense = input.ndim == 2 and input.is_contiguous()
+        if not dense or not self.norm:
+            return dense
+        usual = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
+        expected = 4 if isinstance(self.norm, nn.BatchNorm2d) else 2
+        trains = self.norm.training and input.numel() > input.shape[1]  # one value a channel: PyTorch's own complaint
+        frozen = not self.norm.training and not torch.is_grad_enabled()
+        return usual and input.ndim == expected and input.shape[1] == self.norm.num_features and (trains or frozen)
+
+    def __call__(self, input: Tensor) -> Tensor:
+        drop = min(round(self.dropout.p * 2**16), 2**16 - 1) if self.dropout and self.dropout.training else 0
+        # A forward pass takes one number from torch's own generator: whatever seeds torch repeats the masks too.
+        seed = int(torch.randint(2**63 - 1, ())) if drop else 0
+        if not self.norm:
+            return _Tails.apply(input, None, None, None, None, 0.0, 0.0, True, self.relu, drop, seed)
+        norm = self.norm
+        output = _Tails.apply(
+            *(input, norm.weight, norm.bias, norm.running_mean, norm.running_var),
+            *(norm.momentum, norm.eps, norm.training, self.relu, drop, seed),
+        )
+        if norm.training and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        return output
+
+
+class _Conv(Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        shape, output = _shape(images, weight, padding)
+        library().conv_forward(
+            images.data_ptr(), weight.data_ptr(), _strides(weight), _pointer(bias), output.data_ptr(), shape
+        )
+        ctx.save_for_backward(images, weight)
+        ctx.padding, ctx.bias = padding, bias is not None
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        shape, _ = _shape(images, weight, ctx.padding)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_images = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_images = torch.empty_like(images)
+            library().conv_backward_data(
+                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), shape
+            )
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_weight = torch.empty_like(weight)
+            grad_bias = weight.new_empty(len(weight)) if ctx.bias else None
+            library().conv_backward_weight(
+                *(images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight)),
+                *(_pointer(grad_bias), shape),
+            )
+        return grad_images, grad_weight, grad_bias, None
+
+
+class _Depthwise(Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: None, padding: int) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        shape, output = _shape(images, weight, padding)
+        library().depthwise_forward(images.data_ptr(), weight.data_ptr(), _strides(weight), output.data_ptr(), shape)
+        ctx.save_for_backward(images, weight)
+        ctx.padding = padding
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        shape, _ = _shape(images, weight, ctx.padding)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_images = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_images = torch.empty_like(images)
+            library().depthwise_backward_data(
+                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), shape
+            )
+        if ctx.needs_input_grad[1]:
+            grad_weight = torch.empty_like(weight)
+            library().depthwise_backward_weight(
+                images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight), shape
+            )
+        return grad_images, grad_weight, None, None
+
+
+class _Tails(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_variance: Tensor | None,
+        momentum: float,
+        epsilon: float,
+        training: bool,
+        relu: int,
+        drop: int,
+        seed: int,
+    ) -> Tensor:
+        ctx.tail = native.Tail(input.numel(), input.shape[1], relu, drop, seed)
+        ctx.norm = weight is not None
+        saved, output = input.new_empty(4 * input.shape[1]), torch.empty_like(input)
+        library().tail_forward(
+            *(input.data_ptr(), *map(_pointer, (weight, bias, running_mean, running_variance))),
+            *(momentum, epsilon, training, saved.data_ptr(), output.data_ptr(), ctx.tail),
+        )
+        ctx.save_for_backward(input, saved)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        input, saved = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last if grad.ndim == 4 else torch.contiguous_format)
+        grad_input = torch.empty_like(input)
+        grad_weight, grad_bias = (input.new_empty(input.shape[1]) if ctx.norm else None for _ in range(2))
+        library().tail_backward(
+            *(input.data_ptr(), grad.data_ptr(), saved.data_ptr(), _pointer(grad_weight), _pointer(grad_bias)),
+            *(grad_input.data_ptr(), ctx.tail),
+        )
+        return grad_input, grad_weight, grad_bias, *[None] * 8
+
+
+class _Pool(Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        n, channels, height, width = images.shape
+        ctx.sizes = n, height, width, channels
+        output = torch.empty((n, channels, height // 2, width // 2), memory_format=torch.channels_last)
+        library().pool_forward(images.data_ptr(), output.data_ptr(), *ctx.sizes)
+        ctx.save_for_backward(images)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (images,) = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_images = torch.empty_like(images)
+        library().pool_backward(images.data_ptr(), grad.data_ptr(), grad_images.data_ptr(), *ctx.sizes)
+        return grad_images
+
+
+def _halves(pool: nn.MaxPool2d) -> bool:
+    usual = pool.padding == 0 and pool.dilation == 1 and not pool.ceil_mode and not pool.return_indices
+    return usual and pool.kernel_size in (2, (2, 2)) and pool.stride in (2, (2, 2))
+
+
+def _supported(conv: nn.Conv2d) -> bool:
+    kernel, padding = conv.kernel_size[0], conv.padding
+    square = conv.kernel_size == (kernel, kernel) and padding in [(p, p) for p in range(kernel)]
+    simple = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    depthwise = conv.groups == conv.in_channels == conv.out_channels and kernel == 3 and conv.bias is None
+    return square and simple and (conv.groups == 1 or depthwise)
+
+
+def _runs_natively(input: Tensor) -> bool:
+    on_cpu = input.device.type == "cpu" and input.dtype == torch.float32
+    return on_cpu and input.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
+def _shape(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:
+    n, inputs, height, width = images.shape
+    outputs, kernel = weight.shape[0], weight.shape[2]
+    shape = native.Shape(n, height, width, inputs, outputs, kernel, padding)
+    size = (n, outputs, height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1)
+    return shape, torch.empty(size, memory_format=torch.channels_last)
+
+
+def _strides(weight: Tensor) -> Any:
+    return (c_long * 4)(*weight.stride())
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

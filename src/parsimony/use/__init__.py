@@ -1,0 +1,1 @@
+"""The commands that use a trained network: each a file with `main(arguments)`, and what they share."""

@@ -1,0 +1,38 @@
+"""What the commands on a trained network are told alike: the run, and which of its weights."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from parsimony.trained import Trained
+
+
+def parser(command: str, description: str, examples: str, *, of_a_run: bool = True) -> argparse.ArgumentParser:
+    """That of `parsimony COMMAND`, with RUN, --best and --allow where it works on a run's folder."""
+    made = argparse.ArgumentParser(
+        prog=f"parsimony {command}",
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if of_a_run:
+        made.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, such as runs/mnist_sep/TIME")
+        made.add_argument("--best", action="store_true", help="the best epoch's weights; without it the last epoch's")
+        made.add_argument(
+            "--allow", action="append", default=[], metavar="PACKAGE", help="a package that the run's config may use"
+        )
+    return made
+
+
+def trained(typed: argparse.Namespace) -> "Trained":
+    """The network of the run that was typed."""
+    from parsimony.checkpoints import LAST  # torch, so after the arguments were read
+    from parsimony.trained import BEST, load
+
+    return load(typed.run, BEST if typed.best else LAST, typed.allow)
+
+
+def short_name(name: str) -> str:
+    """A run's name as part of a file's: reproduce/mnist_sep -> mnist_sep."""
+    return name.rpartition("/")[2] or name

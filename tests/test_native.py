@@ -1,0 +1,261 @@
+"""The layers in C compute what PyTorch's compute in float64, to the precision of float32."""
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from parsimony.native import layers as native
+from parsimony.native.library import Unavailable, library
+
+try:
+    library()
+except Unavailable as error:
+    pytest.skip(f"no native layers here: {error}", allow_module_level=True)
+
+
+def both(net: nn.Module, *shape: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Output, the input's gradient, parameters' gradients, buffers: by native layers, and by PyTorch's in float64."""
+    found = []
+    images, weights = torch.randn(shape), None
+    for dtype in (torch.float32, torch.float64):
+        own = copy.deepcopy(nn.Sequential(net)).to(dtype)
+        if dtype == torch.float32:
+            native.use(own)
+        entry = images.to(dtype, copy=True)
+        if entry.ndim == 4:
+            entry = entry.to(memory_format=torch.channels_last)
+            own = own.to(memory_format=torch.channels_last)
+        entry.requires_grad_()
+        output = own(entry)
+        weights = torch.randn(output.shape) if weights is None else weights
+        (output * weights.to(dtype)).sum().backward()
+        found.append([output, entry.grad, *(p.grad for p in own.parameters()), *own.buffers()])
+    return found[0], found[1]
+
+
+def agree(found: list[Tensor], exact: list[Tensor], tolerance: float = 2e-6) -> None:
+    for value, expected in zip(found, exact, strict=True):
+        assert (value.double() - expected).norm() <= tolerance * expected.double().norm()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9, 7), (1, 1, 5, 5), (2, 10, 12, 12), (5, 33, 6, 6), (40, 16, 5, 5)])
+@pytest.mark.parametrize(("outputs", "kernel", "padding"), [(8, 3, 0), (10, 3, 1), (17, 1, 0), (40, 5, 2), (3, 5, 4)])
+def test_convolution(shape: tuple[int, ...], outputs: int, kernel: int, padding: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(shape[1], outputs, kernel, padding=padding, bias=outputs != 10)
+    agree(*both(conv, *shape))
+    assert type(native_version(conv)) is native.Conv2d
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (20, 16, 6, 6), (1, 10, 3, 3), (3, 64, 8, 8), (2, 12, 5, 30)])
+def test_depthwise_convolution(shape: tuple[int, ...], padding: int) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(shape[1], shape[1], 3, padding=padding, groups=shape[1], bias=False)
+    agree(*both(conv, *shape))
+    assert type(native_version(conv)) is native.Conv2d
+
+
+TAILS = {
+    "relu, norm": (nn.ReLU, nn.BatchNorm2d),
+    "norm, relu": (nn.BatchNorm2d, nn.ReLU),
+    "norm": (nn.BatchNorm2d,),
+}
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 9, 7), (64, 10, 1, 1), (2, 3, 5, 5), (8, 48, 24, 24)])
+@pytest.mark.parametrize("order", TAILS)
+def test_norm_and_relu(shape: tuple[int, ...], order: str) -> None:
+    torch.manual_seed(0)
+    made = [kind(shape[1], eps=1e-3, momentum=0.3) if kind is nn.BatchNorm2d else kind() for kind in TAILS[order]]
+    norm = next(module for module in made if isinstance(module, nn.BatchNorm2d))
+    nn.init.uniform_(norm.weight, -1, 2)
+    nn.init.normal_(norm.bias)
+    agree(*both(nn.Sequential(*made), *shape))
+    agree(*both(nn.Sequential(Shift(), *made), *shape), tolerance=1e-4)  # a mean 30 deviations from zero
+
+
+class Shift(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images + 30
+
+
+def test_norm_of_a_dense_layer() -> None:
+    torch.manual_seed(0)
+    agree(*both(nn.Sequential(nn.BatchNorm1d(7), nn.ReLU()), 16, 7))
+
+
+def test_evaluation_takes_the_running_statistics() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 10, 3), nn.ReLU(), nn.BatchNorm2d(10), nn.Dropout(0.5)).eval()
+    nn.init.uniform_(net[2].running_mean)
+    nn.init.uniform_(net[2].running_var, 0.5, 2)
+    images = torch.randn(4, 3, 8, 8)
+    with torch.inference_mode():
+        output = native_version(net)(images)
+    assert (output - net(images)).abs().max() < 1e-5
+    agree(*both(net, 4, 3, 8, 8))  # its gradients: PyTorch's
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 26, 26), (2, 10, 13, 13), (1, 3, 2, 2), (4, 10, 5, 7)])
+def test_pooling_is_the_same_to_the_bit(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(shape).round(decimals=1).to(memory_format=torch.channels_last)  # with equal maxima
+    images[0, 0, 0, 0] = torch.nan
+    results = []
+    for net in (nn.MaxPool2d(2), native_version(nn.MaxPool2d(2))):
+        entry = images.clone().requires_grad_()
+        output = net(entry)
+        (output * torch.arange(output.numel()).view(output.shape)).nansum().backward()
+        results.append((output, entry.grad))
+    for plain, own in zip(*results, strict=True):
+        assert torch.equal(plain.nan_to_num(-1), own.nan_to_num(-1))
+
+
+def native_version(net: nn.Module) -> nn.Module:
+    whole = nn.Sequential(OrderedDict(net=copy.deepcopy(net)))
+    native.use(whole)
+    return whole.net
+
+
+def whole_block() -> nn.Sequential:
+    block = nn.Sequential(
+        nn.Conv2d(3, 10, 3, padding=1),
+        nn.ReLU(),
+        nn.BatchNorm2d(10),
+        nn.Dropout(0.3),
+        nn.MaxPool2d(2),
+        nn.Conv2d(10, 10, 3, groups=10, bias=False),
+        nn.Conv2d(10, 20, 1),
+        nn.BatchNorm2d(20),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+    )
+    return native_version(block)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            torch.manual_seed(0)
+            net = whole_block()
+            images = torch.randn(50, 3, 12, 12, requires_grad=True)
+            output = net(images)
+            output.square().sum().backward()
+        finally:
+            torch.set_num_threads(1)
+        results.append([output, images.grad, *(p.grad for p in net.parameters()), *net.buffers()])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_batches_are_counted() -> None:
+    net = whole_block()
+    net(torch.randn(4, 3, 12, 12))
+    net.eval()(torch.randn(4, 3, 12, 12))
+    assert [int(m.num_batches_tracked) for m in net if isinstance(m, nn.BatchNorm2d)] == [1, 1]
+
+
+def test_a_nan_is_not_lost_in_a_relu() -> None:
+    images = torch.randn(4, 3, 12, 12)
+    images[1, 2, 3, 4] = torch.nan
+    for kinds in TAILS.values():
+        net = native_version(nn.Sequential(*(kind(3) if kind is nn.BatchNorm2d else kind() for kind in kinds)))
+        assert net(images).isnan().any()
+
+
+def test_who_looks_into_a_layer_sees_it() -> None:
+    net, seen = whole_block(), []
+    for layer in net:
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(layer))
+    net(torch.randn(4, 3, 12, 12))
+    assert seen == list(net)
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.Conv2d(8, 8, 3, dilation=2),
+        nn.Conv2d(8, 8, (3, 1)),
+        nn.Conv2d(8, 8, 3, groups=2),
+        nn.Conv2d(8, 8, 5, groups=8, bias=False),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 16, 3, groups=8, bias=False),
+        nn.Conv2d(8, 8, 3, padding="same"),
+        nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(8, 8, 1, padding=1),
+    ],
+    ids=str,
+)
+def test_other_convolutions_stay_pytorchs(conv: nn.Conv2d) -> None:
+    assert type(native_version(conv)) is nn.Conv2d
+
+
+def test_other_precisions_run_pytorchs_code() -> None:
+    net = whole_block().eval()
+    images = torch.randn(4, 3, 12, 12)
+    exact = net.double()(images.double())
+    assert exact.dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net.float()(images).dtype == torch.bfloat16
+    assert (net(images) - exact).abs().max() < 1e-5
+
+
+# Dropout's mask is drawn in C too: its distribution.
+
+
+def kept(p: float, channels: int = 8, count: int = 2**17) -> Tensor:
+    dropout = native_version(nn.Sequential(nn.Dropout(p)))
+    images = torch.ones(count // 64, channels, 8, 8).to(memory_format=torch.channels_last)
+    return (dropout(images) != 0).permute(0, 2, 3, 1).flatten().float()
+
+
+@pytest.mark.parametrize("p", [0.001, 0.098, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("channels", [8, 10])
+def test_rate_of_dropout(p: float, channels: int) -> None:
+    torch.manual_seed(0)
+    share = torch.stack([kept(p, channels) for _ in range(4)])
+    assert abs(share.mean().item() - (1 - p)) < 4 * (p * (1 - p) / share.numel()) ** 0.5 + 2**-17
+
+
+def test_masks_are_independent_across_positions_and_steps() -> None:
+    torch.manual_seed(1)
+    p = 0.3
+    first, second = kept(p) - (1 - p), kept(p) - (1 - p)
+    pairs = {"step": first * second}
+    for distance in (*range(1, 65), 128, 256, 512, 1024, 4096, 2**16):
+        pairs[f"distance {distance}"] = first[distance:] * first[:-distance]
+    for name, product in pairs.items():
+        assert abs(product.mean().item()) / (p * (1 - p)) < 5 / product.numel() ** 0.5, name
+
+
+def test_the_gradient_passes_where_the_signal_did() -> None:
+    images = torch.rand(8, 10, 9, 9).add(1).to(memory_format=torch.channels_last).requires_grad_()
+    output = native_version(nn.Sequential(nn.Dropout(0.4)))(images)
+    output.sum().backward()
+    assert torch.equal(images.grad != 0, output != 0)
+    assert torch.allclose(images.grad * images, output)
+    assert images.grad.unique().tolist() == pytest.approx([0, 1 / 0.6], rel=1e-4)
+
+
+def test_dropout_scales_and_masks_what_the_norm_gives() -> None:
+    torch.manual_seed(0)
+    net = native_version(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(10), nn.Dropout(0.5)))
+    images = torch.randn(16, 10, 9, 9).to(memory_format=torch.channels_last)
+    output, whole = net(images), nn.BatchNorm2d(10)(images.relu())
+    assert torch.allclose(output, torch.where(output != 0, 2 * whole, 0), atol=1e-5)
+
+
+def test_a_seed_repeats_the_masks() -> None:
+    torch.manual_seed(3)
+    first = kept(0.5), kept(0.5)
+    torch.manual_seed(3)
+    assert torch.equal(first[0], kept(0.5))
+    assert torch.equal(first[1], kept(0.5))
+    assert not torch.equal(first[0], first[1])
