@@ -1,4 +1,4 @@
-.PHONY: train test test-distributed lint reproduce results bench profile clean
+.PHONY: train test test-faults test-distributed lint reproduce results bench profile clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,6 +18,11 @@ test: .venv/installed
 
 test-distributed: .venv/installed
 	$(BIN)/python -m pytest -m distributed
+
+# The disks as root only.
+test-faults: .venv/installed
+	FAULTS=results/faults.json $(BIN)/python -m pytest -m '' tests/faults
+	$(BIN)/python docs/reliability.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,5 +1,10 @@
 """Train one network, or a sweep of them: `python train.py --help` shows how."""
 
+# ruff: noqa: E402 (Ctrl-C before all else)
+from parsimony.interrupts import end_at_once, raise_again
+
+end_at_once()
+
 import os
 from pathlib import Path
 
@@ -33,6 +38,7 @@ def main(cfg: DictConfig) -> float | None:
             return result.best_validation_accuracy
         from parsimony.training import train  # takes seconds to import, so after the checks
 
+        raise_again()
         return train(cfg).best_validation_accuracy
 
 

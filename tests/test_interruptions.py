@@ -3,17 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from test_commands import TRAIN
+from commands import end, start, wait_for
 from test_resume import RUN, break_off
 from test_training import QUIET, train_in
 
+from parsimony.callbacks import CtrlC
 from parsimony.errors import RunError
 from parsimony.runs import Result
 
@@ -24,33 +24,42 @@ ENDLESS = ("data=digits", "model=mnist_narrow", "trainer=cpu", "trainer.max_epoc
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_that_can_go_on(number: signal.Signals, code: int, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TRAIN), *ENDLESS, "hydra.run.dir=run"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    checkpoint, patience = tmp_path / "run" / "checkpoints" / "last.ckpt", time.monotonic() + 100
-    while not checkpoint.exists() and time.monotonic() < patience:
-        time.sleep(0.05)
+    process = start(tmp_path, *ENDLESS, "hydra.run.dir=run")
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    wait_for(checkpoint, process)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    ended = end(process)
+    assert ended.code == code, ended.err
     result = Result.read(tmp_path / "run" / "result.json")
     assert result.status == "interrupted"
     assert result.epochs == len(result.history) >= 1
-    assert f"epochs are kept; to go on: python train.py resume={tmp_path / 'run'}" in out.decode()
-    assert b"Traceback" not in err
+    assert f"epochs are kept; to go on: python train.py resume={tmp_path / 'run'}" in ended.out
+    assert not ended.traceback
     assert len(torch.load(checkpoint, weights_only=True)["history"]) == result.epochs
 
 
-def test_ctrl_c_at_the_start_is_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, str(TRAIN), *ENDLESS]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while b"train.py" not in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+def test_ctrl_c_while_torch_is_imported_ends_it_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, *ENDLESS, "hydra.run.dir=run")
+    while process.poll() is None and "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.01)
-    time.sleep(1.0)  # in the midst of the imports
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"Traceback" not in err
+    ended = end(process)
+    assert (ended.code, ended.out, ended.err) == (130, "", "")
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step() -> None:
+    ctrl_c = CtrlC()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        ctrl_c.setup(SimpleNamespace(is_global_zero=True), None, "fit")  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.on_train_batch_end()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def strict(path: Path) -> dict:

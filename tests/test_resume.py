@@ -105,6 +105,14 @@ def test_the_curves_have_no_gap_and_no_double_points(tmp_path: Path) -> None:
     assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
 
 
+def test_nor_where_it_broke_off_before_its_first_checkpoint(tmp_path: Path) -> None:
+    train_in(tmp_path / "unbroken", *RUN)
+    break_off(tmp_path / "broken", STEPS - 1, *RUN)
+    assert not (tmp_path / "broken" / "checkpoints").exists()
+    train_in(tmp_path / "broken", *RUN)
+    assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
+
+
 def test_a_run_that_moved_keeps_its_best_epoch(tmp_path: Path) -> None:
     first = ("callbacks.best.monitor=train/loss", "callbacks.best.mode=max")  # the best is the first one
     unbroken = train_in(tmp_path / "unbroken", *RUN, *first)
@@ -139,7 +147,9 @@ def test_resume_takes_the_runs_own_config_wherever_it_lies(tmp_path: Path) -> No
     train_in(tmp_path / "run", *RUN, "optimizer.lr=0.002")
     kept = kept_config(tmp_path / "run")
     (tmp_path / "run").rename(tmp_path / "moved")
-    resumed = command(tmp_path / "moved", f"resume={tmp_path / 'moved'}", "engine.threads=1")
+    resumed = command(tmp_path / "moved", f"resume={tmp_path / 'moved'}", "engine.threads=1", "data.root=other")
+    assert (resumed["data"].pop("root"), kept["data"].pop("root")) == ("other", "data")
+    assert "root" not in resumed["data"]["source"]  # of the digits
     assert resumed["optimizer"]["lr"] == 0.002
     assert resumed["engine"]["threads"] == 1
     assert resumed["folder"] == str(tmp_path / "moved")
@@ -153,6 +163,9 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     result = train_in(tmp_path / "run", *RUN, "trainer.max_epochs=1")
     assert finished(tmp_path / "run") == result
     assert finished(tmp_path) is None
+    for damaged in ("", "{", "[]", '{"final": 3}'):
+        (tmp_path / "result.json").write_text(damaged)
+        assert finished(tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,28 @@ def test_another_modules_object_behind_an_allowed_name_is_refused(target: str) -
         check_objects({"_target_": target}, [])
 
 
+@pytest.mark.parametrize(
+    "target", ["torch.utils.collect_env.run", "torch.serialization.load", "parsimony.runs._git", "torch.save"]
+)
+def test_what_is_no_part_of_a_training_is_refused(target: str) -> None:
+    """Though torch's own or ours: these run shell commands, unpickle, write files."""
+    with pytest.raises(InputError, match=f"would run {target}, which is no network, .* 'allow_targets=\\[{target}\\]'"):
+        check_objects({"_target_": target}, [])
+    check_objects({"_target_": target}, [target])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("torch.nn.Linear", "torch.nn.functional.gelu", "torch.optim.lr_scheduler.StepLR", "torch.optim.NAdam"),
+        *("pytorch_lightning.callbacks.Timer", "pytorch_lightning.loggers.CSVLogger", "parsimony.nets.layers.conv"),
+        *("pytorch_lightning.strategies.DDPStrategy", "torchmetrics.classification.MulticlassAccuracy"),
+    ],
+)
+def test_parts_of_a_training_may_be_named(target: str) -> None:
+    check_objects({"_target_": target}, [])
+
+
 def test_a_target_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(InputError, match=r"names torch.optim.Adamm, which cannot be imported"):
         check_objects({"_target_": "torch.optim.Adamm"}, [])

@@ -1,6 +1,8 @@
-"""What a run shows while it trains: progress on the terminal, pictures in TensorBoard."""
+"""What goes on beside a training: seeds, Ctrl-C, progress on the terminal, pictures in TensorBoard."""
 
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +26,28 @@ class Reseed(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(self.seed + 1_000_003 * trainer.current_epoch + 7_368_787 * trainer.global_rank)
+
+
+class CtrlC(Callback):
+    """Ctrl-C waits for the end of the step, so that no checkpoint is left half done; pressed again it does not."""
+
+    pressed = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.first = trainer.is_global_zero
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Lightning puts it back at the end
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.pressed and self.first:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        if self.pressed and self.first:  # the process that started the others ends them
+            raise KeyboardInterrupt
+
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
 
 class Progress(TQDMProgressBar):

@@ -11,6 +11,7 @@ from parsimony.config import one_sentence_errors
 
 # Command: its module, whose main(arguments) parses the rest, so that only what is asked for is imported; what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "rerun": ("parsimony.rerun", "a run once more, from its own config, and whether its bits are the same"),
     "report": ("parsimony.report.command", "tables, pictures and a page of runs, from the files of any program"),
     "evaluate": ("parsimony.use.evaluate", "accuracy with its interval, each class, confusion, calibration, mistakes"),
     "predict": ("parsimony.use.predict", "what a trained network sees in pictures"),

@@ -26,9 +26,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from parsimony.errors import InputError, RunError
+from parsimony.interrupts import INTERRUPTED
 from parsimony.targets import check_names
 
-INTERRUPTED, TERMINATED = 130, 143  # exit codes after Ctrl-C and SIGTERM, as shells have them
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EXTRAS = {  # what of Hydra's options comes with a plugin, and the extra of pyproject.toml that installs it
     "hydra/launcher/joblib": "sweep",
@@ -78,12 +78,18 @@ def check(cfg: DictConfig) -> None:
             left_out = values[node] is None and node.startswith(("callbacks.", "logger."))
             if not left_out:
                 raise InputError(f"{node} holds keys, such as {key}: it cannot be {_typed(values[node])}.")
-        elif has_rule:
+        elif has_rule and not key.startswith("callbacks."):
             raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if node and not (isinstance(node, dict) and "_target_" in node):
                 raise InputError(f"{group}.{name} takes a _target_ and its keys, or null, not {_typed(node)}.")
+    for name in ("last", "best"):
+        node = (config.get("callbacks") or {}).get(name)
+        if node and (node.get("filename"), node.get("dirpath")) != (name, f"{config['folder']}/checkpoints"):
+            raise InputError(
+                f"callbacks.{name} keeps its filename and dirpath, where a run looks to go on: leave them."
+            )
     for group, others in (("budget", ()), ("trainer", _ALSO_OF_TRAINER)):
         supported = [*defaults[group], *others]
         if unknown := next((key for key in config[group] if key not in supported), None):
@@ -132,8 +138,11 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, InterpolationResolutionError):
         return f"The config does not resolve: {str(error).splitlines()[0]}."
     if text.startswith("Config group override must be"):  # Hydra's bare ValueError
-        return "A group takes the name of one of its options, never null or a number: --help lists them."
+        return _OF_A_GROUP
     return text if isinstance(error, InputError | RunError | CompactHydraException) else None
+
+
+_OF_A_GROUP = "A group takes the name of one of its options, never null, a number or a mapping: --help lists them."
 
 
 def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
@@ -149,6 +158,8 @@ def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
             return f"There is no {group}={option}.{_near(option, options)} Options: {', '.join(options)}."
         return text.partition(" Config search path:")[0]
     if match := re.match(r"Could not override '([^']+)'", text):
+        if match[1] in _groups():
+            return _OF_A_GROUP
         known = [*_groups(), *(key for key, _ in leaves(OmegaConf.to_container(_defaults(sys.argv[1:]))))]
         return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
@@ -181,7 +192,7 @@ def _groups() -> list[str]:
 def _defaults(overrides: Sequence[str]) -> DictConfig:
     """The config of the same groups with nothing else overridden: which keys there are, and of which type."""
     groups = _groups()
-    chosen = [o for o in overrides if o.partition("=")[0] in groups and "," not in o.partition("[")[0]]
+    chosen = [o for o in overrides if o.partition("=")[0] in groups and not re.search("[,{]", o.partition("[")[0])]
     inside_hydra = GlobalHydra.instance().is_initialized()
     with nullcontext() if inside_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", chosen)
@@ -261,7 +272,8 @@ _ALSO_OF_TRAINER = (
 )
 Rule = tuple[Callable[[Any], bool], str]
 _RULES: dict[str, Rule] = {
-    r"name|folder|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
+    r"folder": (_is_text, "a text"),
+    r"name|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
     r"resume": (lambda value: value is None or _is_text(value) or _is_number(value), "a run's folder, or null"),
     r"scheduler\.(total_steps|max_epochs)|data\.(seed|augment)": (lambda value: False, "its value from the run"),
     r"seed": _integer(0, 2**32 - 1),
@@ -272,6 +284,7 @@ _RULES: dict[str, Rule] = {
     r"optimizer\.adamw_lr": _number(0, math.inf, without_low=True, or_null=True),
     r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
+    r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
     r"data\.batch_size": _integer(1),
     r"data\.train_images": _integer(1, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),

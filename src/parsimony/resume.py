@@ -59,6 +59,8 @@ def finished(folder: Path) -> Result | None:
         result = Result.read(folder / "result.json")
     except FileNotFoundError:
         return None
+    except (ValueError, TypeError, KeyError, AttributeError):  # damaged: its last checkpoint is tested once more
+        return None
     return result if result.status == "completed" else None
 
 
@@ -78,7 +80,7 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
         if key in MAY_CHANGE:
-            for changed in DATA_ROOT if key == "data.root" else (key,):
+            for changed in DATA_ROOT if key == "data.root" and "root" in kept.data.source else (key,):
                 OmegaConf.update(kept, changed, OmegaConf.select(cfg, changed))
         elif key != "resume":
             raise InputError(

@@ -21,10 +21,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, hparams, runs
-from parsimony.callbacks import Reseed
+from parsimony.callbacks import CtrlC, Reseed
 from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.classifier import Classifier
-from parsimony.config import INTERRUPTED, TERMINATED, watched_tag
+from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.batch_norm import SyncOnCpu
@@ -33,6 +33,7 @@ from parsimony.distributed.strategy import Environment, Together, register
 from parsimony.distributed.watch import Ended
 from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
+from parsimony.interrupts import INTERRUPTED, TERMINATED
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
@@ -103,7 +104,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         pl.Trainer,
         **devices,
         **({"sync_batchnorm": False} if sync_on_cpu else {}),
-        callbacks=[Reseed(cfg.seed), *_callbacks(cfg), Together(group)],
+        callbacks=[Reseed(cfg.seed), CtrlC(), *_callbacks(cfg), Together(group)],
         plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu),
@@ -327,7 +328,7 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
 
 def _loggers(cfg: DictConfig, at_step: int) -> list[Any]:
     # What a run logged after the checkpoint that it goes on from will be logged again: TensorBoard is told to drop it.
-    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}} if at_step else {}
+    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}}
     nodes = [node for node in (cfg.get("logger") or {}).values() if node]
     return [build(node, Logger, **drops.get(node["_target_"], {})) for node in nodes]
 

@@ -135,7 +135,9 @@ def members(path: Path, folder: str, sizes: dict[str, int]) -> Iterator[tuple[st
     limit = sum(sizes.values()) + 2**20  # 1 MiB for headers, padding, and the small texts beside the data
     left = dict(sizes)
     try:
-        with gzip.open(path) as stream, _open(stream, limit, path) as tar:
+        with gzip.open(path) as packed:
+            stream = _Bounded(packed, limit, path)
+            tar = tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|")  # noqa: SIM115 (nothing of it stays open)
             for member in tar:
                 where = PurePosixPath(member.name)
                 if where.is_absolute() or ".." in where.parts or not (member.isfile() or member.isdir()):
@@ -149,11 +151,9 @@ def members(path: Path, folder: str, sizes: dict[str, int]) -> Iterator[tuple[st
                     content = tar.extractfile(member)
                     assert content is not None  # it is a file
                     yield where.name, content.read()
+            while stream.read(2**16):  # to the checksum at the end of it, which tar does not need
+                pass
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path} is damaged ({error}): delete it to download it again.") from error
     if left:
         raise InputError(f"{path} lacks {', '.join(left)}: delete it to download it again.")
-
-
-def _open(stream: gzip.GzipFile, limit: int, path: Path) -> tarfile.TarFile:
-    return tarfile.open(fileobj=cast(IO[bytes], _Bounded(stream, limit, path)), mode="r|")  # it only ever reads

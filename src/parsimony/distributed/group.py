@@ -18,12 +18,12 @@ import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import distributed
 
-from parsimony.config import INTERRUPTED, TERMINATED
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.images import attach, publish
 from parsimony.distributed.place import VARIABLE, Place, place
 from parsimony.distributed.watch import GRACE, Ended, Watch
 from parsimony.errors import InputError, RunError
+from parsimony.interrupts import INTERRUPTED, TERMINATED
 from parsimony.sweeps.sharing import cores
 
 MEETING = 600.0  # seconds for all processes to come: machines of a cluster may start minutes apart

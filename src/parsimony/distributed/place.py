@@ -4,7 +4,9 @@ import json
 import os
 import re
 import secrets
+import sys
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -49,11 +51,14 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
 def run_id(environment: Mapping[str, str] = os.environ) -> str:
     """Names the run's folder: the same for all processes of a run, and for the run when its launcher starts it again.
 
-    A run on its own is named by the clock.
+    A run on its own is named by the clock, or in a Slurm job by that and the command: a requeued job finds it again.
     """
     fresh = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
     here = place(environment)
     if here is None:
+        job = environment.get("SLURM_JOB_ID")
+        if job and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):  # as Lightning tells them apart
+            return f"slurm-{job}_{zlib.crc32(repr(sys.argv).encode()):08x}"
         return fresh
     if here.by == "srun":
         return f"slurm-{environment['SLURM_JOB_ID']}.{environment['SLURM_STEP_ID']}"

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from filelock import FileLock, Timeout
 
 from parsimony.errors import InputError
+from parsimony.interrupts import raise_again
 from parsimony.runs import Result, remove_if_empty
 from parsimony.sweeps.plan import Plan
 
@@ -33,6 +34,7 @@ class Sweep:
         except Timeout:
             raise InputError(f"Another process runs the sweep {folder}: wait for its end.") from None
         plan.write(folder)
+        raise_again()
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # as Ctrl-C: its runs are told to stop
         self.written: dict[Path, int] = {}  # when each result.json was written
         # Of the runs that have ended: those of an earlier process that completed, and all of this one.

@@ -92,7 +92,8 @@ def begin(config: DictConfig) -> Sweep:
         at_once=at_once,
         pid=os.getpid(),
     )
-    if config.sweep.resume is None:
+    requeued = "SLURM_RESTART_COUNT" in os.environ and folder.exists()
+    if config.sweep.resume is None and not requeued:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
