@@ -14,7 +14,7 @@ train: .venv/installed
 	$(BIN)/python train.py data=digits
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-distributed: .venv/installed
 	$(BIN)/python -m pytest -m distributed

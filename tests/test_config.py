@@ -95,7 +95,7 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("~optimizer.lr", "A run needs optimizer.lr"),
         ("optimizer=null", "never null"),
         ("model={a:1}", "A group takes the name of one of its options, never null, a number or a mapping"),
-        ("optimizer={lr:1} lrr=2", "A group takes the name"),
+        ("optimizer={lr:1} lrr=2", "no key 'lrr'. Did you mean optimizer.lr?"),
         ("callbacks.last.filename=3", "callbacks.last.filename takes a text, or null, not 3"),
         ("callbacks=[default,ema] +callbacks.ema.filename=3", "callbacks.ema.filename takes a text"),
         ("callbacks.last.filename=other", "callbacks.last keeps its filename and dirpath"),

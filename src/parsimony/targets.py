@@ -34,7 +34,7 @@ PARTS = (
     "pytorch_lightning.strategies.strategy.Strategy",
 )
 # and of these modules the functions, or the classes
-FUNCTIONS = ("parsimony.nets", "parsimony.schedules", "torch.nn.functional", "torch.nn.init")
+FUNCTIONS = ("parsimony.nets", "parsimony.schedules", "torch.nn.functional", "torch._C._nn", "torch.nn.init")
 CLASSES = ("parsimony.data", "parsimony.engine")
 
 
