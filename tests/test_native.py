@@ -177,6 +177,23 @@ def test_who_looks_into_a_layer_sees_it() -> None:
     assert seen == list(net)
 
 
+class Doubled(nn.BatchNorm2d):
+    def forward(self, images: Tensor) -> Tensor:
+        return 2 * super().forward(images)
+
+
+class Everything(nn.Dropout):
+    def forward(self, images: Tensor) -> Tensor:
+        return images * 0
+
+
+def test_a_subclass_keeps_its_own_forward() -> None:
+    images = torch.randn(4, 3, 12, 12)
+    doubled = native_version(nn.Sequential(nn.ReLU(), Doubled(3)))
+    assert torch.allclose(doubled(images), 2 * nn.BatchNorm2d(3)(images.relu()), atol=1e-5)
+    assert native_version(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), Everything(0.1)))(images).count_nonzero() == 0
+
+
 @pytest.mark.parametrize(
     "conv",
     [

@@ -14,9 +14,12 @@ from torch.autograd.function import once_differentiable
 
 from parsimony.native import library as native
 from parsimony.native.library import library
+from parsimony.nets.layers import FastDropout
 
 NO_RELU, RELU_FIRST, NORM_FIRST = range(3)  # as in kernels.c
+# Of these classes themselves: a subclass may compute something else.
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_DROPOUTS = (nn.Dropout, FastDropout)
 
 
 def use(net: nn.Module) -> None:
@@ -82,9 +85,9 @@ class _Tail:
                 break  # somebody wants to see what goes in or comes out
             if type(module) is nn.ReLU and relu == NO_RELU:
                 relu = NORM_FIRST if norm else RELU_FIRST
-            elif isinstance(module, _NORMS) and not norm:
+            elif type(module) in _NORMS and not norm:
                 norm = module
-            elif isinstance(module, nn.Dropout):
+            elif type(module) in _DROPOUTS:
                 dropout = module
                 taken.append(module)
                 break
