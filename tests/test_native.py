@@ -164,6 +164,7 @@ def test_batches_are_counted() -> None:
 def test_a_nan_is_not_lost_in_a_relu() -> None:
     images = torch.randn(4, 3, 12, 12)
     images[1, 2, 3, 4] = torch.nan
+    images = images.to(memory_format=torch.channels_last)
     for kinds in TAILS.values():
         net = native_version(nn.Sequential(*(kind(3) if kind is nn.BatchNorm2d else kind() for kind in kinds)))
         assert net(images).isnan().any()
@@ -188,7 +189,7 @@ class Everything(nn.Dropout):
 
 
 def test_a_subclass_keeps_its_own_forward() -> None:
-    images = torch.randn(4, 3, 12, 12)
+    images = torch.randn(4, 3, 12, 12).to(memory_format=torch.channels_last)
     doubled = native_version(nn.Sequential(nn.ReLU(), Doubled(3)))
     assert torch.allclose(doubled(images), 2 * nn.BatchNorm2d(3)(images.relu()), atol=1e-5)
     assert native_version(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), Everything(0.1)))(images).count_nonzero() == 0

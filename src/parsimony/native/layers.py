@@ -17,9 +17,9 @@ from parsimony.native.library import library
 from parsimony.nets.layers import FastDropout
 
 NO_RELU, RELU_FIRST, NORM_FIRST = range(3)  # as in kernels.c
-# Of these classes themselves: a subclass may compute something else.
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-_DROPOUTS = (nn.Dropout, FastDropout)
+# Of these classes themselves: a subclass may compute something else.
+_KNOWN = (nn.ReLU, *_NORMS, nn.Dropout, FastDropout)
 
 
 def use(net: nn.Module) -> None:
@@ -81,13 +81,14 @@ class _Tail:
         taken: list[nn.Module] = []
         relu, norm, dropout = NO_RELU, None, None
         for module in modules:
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-                break  # somebody wants to see what goes in or comes out
-            if type(module) is nn.ReLU and relu == NO_RELU:
+            watched = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+            if watched or type(module) not in _KNOWN:
+                break
+            if isinstance(module, nn.ReLU) and relu == NO_RELU:
                 relu = NORM_FIRST if norm else RELU_FIRST
-            elif type(module) in _NORMS and not norm:
+            elif isinstance(module, _NORMS) and not norm:
                 norm = module
-            elif type(module) in _DROPOUTS:
+            elif isinstance(module, nn.Dropout):
                 dropout = module
                 taken.append(module)
                 break
