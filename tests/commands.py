@@ -58,11 +58,11 @@ def start(folder: Path, *overrides: str, program: Sequence[str] = (str(TRAIN),),
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
-        preexec_fn=_heed_ctrl_c,
+        preexec_fn=heed_ctrl_c,
     )
 
 
-def _heed_ctrl_c() -> None:
+def heed_ctrl_c() -> None:
     """A shell has what it starts in the background ignore it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -102,7 +102,7 @@ def _outputs(folder: Path) -> list[Path]:
 
 def _as_main(folder: Path, arguments: Sequence[str]) -> None:
     os.chdir(folder)
-    _heed_ctrl_c()  # the fork server ignores it
+    heed_ctrl_c()  # the fork server ignores it
     for name in PRIVATE:
         os.environ.pop(name, None)
     for number, path in enumerate(_outputs(folder), 1):

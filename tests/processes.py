@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import PRIVATE, heed_ctrl_c
 from torch import Tensor, nn
 
 from parsimony.runs import PROJECT, Result
@@ -23,7 +24,6 @@ TINY = (
     *("trainer=ddp_cpu", "trainer.max_epochs=2", "engine.threads=1", "~callbacks.pictures"),
 )
 ENDLESS = (*TINY, "trainer.max_epochs=10000")
-PRIVATE = {"HYDRA_FULL_ERROR", "PARSIMONY_ONE_SENTENCE", "RUN_ID"}
 LIMIT = 300.0  # seconds, far above what any of this takes on a busy machine
 
 
@@ -42,6 +42,7 @@ class Run:
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
 
     def end(self) -> tuple[int, str]:

@@ -126,12 +126,16 @@ def test_a_run_that_moved_keeps_its_best_epoch(tmp_path: Path) -> None:
     assert all(torch.equal(weights, best[1][name]) for name, weights in best[0].items())
 
 
-def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("averaged", [(), ("callbacks=[default,ema]", "callbacks.ema.decay=0.9")], ids=["", "averaged"])
+def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(
+    averaged: tuple[str, ...], tmp_path: Path, monkeypatch
+) -> None:
+    run = (*RUN, *averaged)
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: (_ for _ in ()).throw(PowerCut))
         with pytest.raises(PowerCut):
-            train_in(tmp_path / "broken", *RUN)
-    assert train_in(tmp_path / "broken", *RUN).final == train_in(tmp_path / "unbroken", *RUN).final
+            train_in(tmp_path / "broken", *run)
+    assert train_in(tmp_path / "broken", *run).final == train_in(tmp_path / "unbroken", *run).final
 
 
 # What a command goes on with

@@ -148,6 +148,8 @@ def replace_file(path: Path, text: str) -> None:
     try:
         beside.write_text(text)
         beside.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # of a full disk Python does not tell the path
     finally:
         beside.unlink(missing_ok=True)  # a full disk leaves it there, empty
 

@@ -4,9 +4,10 @@ import logging
 import os
 import statistics
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
@@ -60,6 +61,7 @@ def train(cfg: DictConfig) -> Result:
     Goes on from the last checkpoint where the folder has one. Raises InputError for what cannot be trained, before
     anything is written.
     """
+    threading.excepthook = _quiet_about_disks
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
     with Group(Path(cfg.folder), plain_config) as group, group.told():
         return _train(cfg, plain_config, group)
@@ -156,14 +158,16 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
                         if isinstance(logger, TensorBoardLogger) and not checkpoint:
                             logger.experiment.add_text("layers", summary.markdown())
                 _fit_and_test(trainer, classifier, data, result, checkpoint)
+                if trainer.is_global_zero:
+                    result.write(folder)
         except BaseException as error:
             result.status = _status(error)
             result.history, result.resumed = classifier.history, classifier.resumed
             result.epochs = len(classifier.history)
-            raise
-        finally:
             if trainer.is_global_zero:
-                result.write(folder)
+                with suppress(OSError):  # a full disk may be what it ends of
+                    result.write(folder)
+            raise
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
     return result
@@ -172,6 +176,12 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
 def _status(error: BaseException) -> str:
     interrupted = isinstance(error, SystemExit | KeyboardInterrupt | SIGTERMException)
     return "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+
+
+def _quiet_about_disks(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands an OSError on to the next call of its logger, which raises it again."""
+    if not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
 
 
 @contextmanager
@@ -211,6 +221,10 @@ def _fit_and_test(
     trainer: pl.Trainer, classifier: Classifier, data: ImageData, result: Result, checkpoint: Path | None
 ) -> None:
     trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
+    if classifier.resumed[-1:] == [len(classifier.history)]:  # it broke off after its last epoch
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.on_train_end(trainer, classifier)  # Lightning calls it after an epoch only
     result.history, result.resumed = classifier.history, classifier.resumed
     result.epochs = len(classifier.history)
     result.seconds["fit"] = classifier.history[-1]["elapsed"]
