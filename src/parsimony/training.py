@@ -30,7 +30,7 @@ from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.batch_norm import SyncOnCpu
 from parsimony.distributed.group import Group, share_cores
-from parsimony.distributed.strategy import Environment, Together, register
+from parsimony.distributed.strategy import Together, environment_of, register
 from parsimony.distributed.watch import Ended
 from parsimony.engine import Engine
 from parsimony.errors import InputError, RunError
@@ -99,7 +99,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     folder = Path(cfg.folder)
     checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
     register()
-    environment = Environment(group)
+    environment = environment_of(group)
     sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu
     trainer = build(
         cfg.trainer,

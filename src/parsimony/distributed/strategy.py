@@ -1,11 +1,13 @@
 """Lightning's DDP with our own start, meeting and end of its processes in the place of Lightning's."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import ClusterEnvironment
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.strategies.launchers.launcher import _Launcher
@@ -55,6 +57,22 @@ class Environment(ClusterEnvironment):
 
     def node_rank(self) -> int:
         return self.group.here.machine if self.group.here else 0
+
+
+class SlurmEnvironment(Environment, SLURMEnvironment):
+    """The same, known to Lightning as Slurm's: it puts a job that gets SIGUSR1 back into the queue."""
+
+    def __init__(self, group: Group) -> None:
+        Environment.__init__(self, group)
+        self.auto_requeue = True
+        self.requeue_signal = signal.SIGUSR1
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Nothing: the group has compared them with what started the processes."""
+
+
+def environment_of(group: Group) -> Environment:
+    return SlurmEnvironment(group) if SLURMEnvironment.detect() else Environment(group)
 
 
 class Launcher(_Launcher):
