@@ -2,7 +2,8 @@
 
 import gzip
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,9 +22,22 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from parsimony.config import CONF
 from parsimony.native.library import Unavailable, library
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts in a shell's background ignores Ctrl-C
 torch.set_num_threads(1)
 with suppress(Unavailable):
     library()  # compiled now, so that no test waits for it
+
+
+@pytest.fixture(autouse=True)
+def own_errors() -> Iterator[None]:
+    """What a command sets, to end in a sentence, does not outlast its test: the commands of later ones inherit it."""
+    names = ("HYDRA_FULL_ERROR", "PARSIMONY_ONE_SENTENCE")
+    before = {name: os.environ[name] for name in names if name in os.environ}
+    yield
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update(before)
+
 
 RECORDS = 20  # images in each of the made-up CIFAR files
 
