@@ -138,6 +138,16 @@ def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(
     assert train_in(tmp_path / "broken", *run).final == train_in(tmp_path / "unbroken", *run).final
 
 
+def test_a_run_that_broke_off_after_its_final_figures_has_them_once(tmp_path: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("parsimony.training._best", lambda *_: (_ for _ in ()).throw(PowerCut))
+        with pytest.raises(PowerCut):
+            train_in(tmp_path / "broken", *RUN)
+    for folder in ("broken", "unbroken"):
+        train_in(tmp_path / folder, *RUN)
+    assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
+
+
 # What a command goes on with
 
 

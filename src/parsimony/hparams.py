@@ -42,8 +42,8 @@ def compared(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @rank_zero_only
-def log(logger: TensorBoardLogger, config: dict[str, Any], final: Epoch) -> None:
-    """Hyperparameters and final figures.
+def log(logger: TensorBoardLogger, config: dict[str, Any], final: Epoch, step: int) -> None:
+    """Hyperparameters, and the final figures at the last `step`, where a run that goes on from it drops them.
 
     Lightning's own `log_hyperparams` writes a list of the columns too, from which TensorBoard cannot tell what differs.
     """
@@ -52,7 +52,7 @@ def log(logger: TensorBoardLogger, config: dict[str, Any], final: Epoch) -> None
         for split in ("train", "validation", "test")
         for metric, value in (getattr(final, split) or {}).items()
     }
-    logger.log_metrics(figures)
+    logger.log_metrics(figures, step)
     logger.hparams.update(compared(config))  # for its hparams.yaml
     summary = hparams_pb(logger.hparams, trial_id="")  # without an id it is shown by its folder
     logger.experiment._get_file_writer().add_summary(summary)

@@ -238,7 +238,7 @@ def _fit_and_test(
         _test(trainer, classifier, data, "test")  # for the pictures; the figures are the watched ones
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            hparams.log(logger, result.config, result.final)
+            hparams.log(logger, result.config, result.final, trainer.global_step)
 
     monitors = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     if monitors and (path := monitors[0].best_model_path):
