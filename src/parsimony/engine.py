@@ -60,7 +60,7 @@ class Engine:
         except Unavailable as error:
             if self.layers == "native":
                 raise InputError(f"engine.layers=native needs a C compiler: {error}.") from error
-            print(f"Training goes on with PyTorch's layers, at half the speed: {error}. Install gcc for native ones.")
+            print(f"Training goes on with PyTorch's layers, which are slower: {error}. Install gcc for native ones.")
             return "fast"
         return "native"
 
