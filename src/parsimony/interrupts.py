@@ -1,4 +1,4 @@
-"""What Ctrl-C does before a run. Imports next to nothing, since Ctrl-C may come while all else is imported."""
+"""What Ctrl-C does where nothing can be lost. Imports next to nothing: Ctrl-C may come while all else is imported."""
 
 import os
 import signal

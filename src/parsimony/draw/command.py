@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from parsimony.errors import InputError
+from parsimony.interrupts import end_at_once
 from parsimony.use.arguments import parser, trained
 
 DESCRIPTION = """A page to draw a digit on and watch the network that a run trained answer, with its feature maps. It is
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         server = Server(artist, typed.port)
     except OSError as error:
         raise InputError(f"Cannot listen on port {typed.port} ({error.strerror}): take another --port.") from error
+    end_at_once()  # an exception amid taking a connection would break that one off with an error
     with server:
         print(f"draw a digit at {server.address} (Ctrl-C ends this)", flush=True)
         server.serve_forever()
