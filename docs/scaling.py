@@ -73,8 +73,9 @@ def measured(found: dict[str, Any]) -> str:
     """Markdown: where, then a row a network."""
     shared = f"; other work ran beside it (load {found['load_before']:.1f})" if found["load_before"] > 0.5 else ""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    runs = f"{found['rounds']} run{'s' if found['rounds'] > 1 else ''}"
     lines = [
-        f"{found['machine']}, {found['date']}, medians over the epochs of {found['rounds']} runs (lowest to highest)"
+        f"{found['machine']}, {found['date']}, medians over the epochs of {runs} (lowest to highest)"
         f"{shared}; {versions}.",
         "",
         "| network | global batch | 1 process, images/s | 2 processes, images/s | gain |",

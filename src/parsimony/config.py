@@ -3,11 +3,10 @@
 Imports no torch, so that a mistyped command is answered in well under a second.
 """
 
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,6 +26,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from parsimony.errors import InputError, RunError
 from parsimony.interrupts import INTERRUPTED
+from parsimony.rules import RULES, is_number, typed
 from parsimony.targets import check_names
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -36,6 +36,13 @@ EXTRAS = {  # what of Hydra's options comes with a plugin, and the extra of pypr
     "hydra/launcher/submitit_slurm": "cluster",
     "hydra/sweeper/optuna": "optuna",
 }
+
+# What a Trainer also has but conf/trainer does not set. The rest a run sets itself, or its record does not allow for:
+# it is made of whole epochs, each trained, scored on all images and kept.
+_ALSO_OF_TRAINER = (
+    *("limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"),
+    *("gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly", "profiler"),
+)
 
 
 def watched_tag(validation: int | str) -> str:
@@ -54,14 +61,14 @@ def check(cfg: DictConfig) -> None:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
     values = dict(leaves(config))
     for key, value in values.items():
-        for pattern, (accepts, expected) in _RULES.items():
+        for pattern, (accepts, expected) in RULES.items():
             if re.fullmatch(pattern, key) and not accepts(value):
-                raise InputError(f"{key} takes {expected}, not {_typed(value)}.")
-    typed = HydraConfig.get().overrides.task
-    if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in typed):
+                raise InputError(f"{key} takes {expected}, not {typed(value)}.")
+    overrides = HydraConfig.get().overrides.task
+    if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in overrides):
         raise InputError("allow_targets is taken from the command line only, never from a config file.")
     check_names(config, cfg.get("allow_targets") or [])
-    defaults = _defaults(typed)
+    defaults = _defaults(overrides)
     known = [str(key) for key in defaults]
     for key in map(str, cfg):
         if key not in known:
@@ -70,20 +77,20 @@ def check(cfg: DictConfig) -> None:
         if key not in cfg and key not in ("callbacks", "logger"):
             raise InputError(f"A run needs {key}: take ~{key} out of the command.")
     for key, default in leaves(OmegaConf.to_container(defaults)):
-        has_rule = any(re.fullmatch(pattern, key) for pattern in _RULES)
+        has_rule = any(re.fullmatch(pattern, key) for pattern in RULES)
         if key in values:
             if not has_rule:
                 _check_type(key, values[key], default)
         elif node := next((parent for parent in values if key.startswith(f"{parent}.")), None):
             left_out = values[node] is None and node.startswith(("callbacks.", "logger."))
             if not left_out:
-                raise InputError(f"{node} holds keys, such as {key}: it cannot be {_typed(values[node])}.")
+                raise InputError(f"{node} holds keys, such as {key}: it cannot be {typed(values[node])}.")
         elif has_rule and not key.startswith("callbacks."):
             raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
     for group in ("callbacks", "logger"):
         for name, node in (config.get(group) or {}).items():
             if node and not (isinstance(node, dict) and "_target_" in node):
-                raise InputError(f"{group}.{name} takes a _target_ and its keys, or null, not {_typed(node)}.")
+                raise InputError(f"{group}.{name} takes a _target_ and its keys, or null, not {typed(node)}.")
     for name in ("last", "best"):
         node = (config.get("callbacks") or {}).get(name)
         if node and (node.get("filename"), node.get("dirpath")) != (name, f"{config['folder']}/checkpoints"):
@@ -202,100 +209,10 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         fits, expected = isinstance(value, bool), "true or false"
     elif isinstance(default, int | float):
-        fits, expected = _is_number(value), "a number"
+        fits, expected = is_number(value), "a number"
     elif isinstance(default, list):
         fits, expected = isinstance(value, list), "a list"
     else:
         return
     if not fits:
-        raise InputError(f"{key} takes {expected}, {_typed(default)} by default, not {_typed(value)}.")
-
-
-def _typed(value: Any) -> str:
-    """As a user types it."""
-    if isinstance(value, str) and re.fullmatch(r"[-+.\d]+|true|false|null", value):
-        return f"the text '{value}'"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value) or "an empty text"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(
-    low: float, high: float, *, without_low: bool = False, without_high: bool = False, or_null: bool = False
-) -> "Rule":
-    def accepts(value: Any) -> bool:
-        if not _is_number(value):
-            return or_null and value is None
-        return (value > low if without_low else value >= low) and (value < high if without_high else value <= high)
-
-    other = ", or null" if or_null else ""
-    if high == math.inf:
-        return accepts, f"a number {'above' if without_low else 'of at least'} {low:g}{other}"
-    return accepts, f"a number from {low:g} to {'below ' if without_high else ''}{high:g}{other}"
-
-
-def _integer(low: int, high: float = math.inf, *, other: tuple[Any, ...] = ()) -> "Rule":
-    def accepts(value: Any) -> bool:
-        return value in other or (isinstance(value, int) and not isinstance(value, bool) and low <= value <= high)
-
-    names = "".join(f", or {_typed(value)}" for value in other)
-    span = f"a whole number of at least {low}" if high == math.inf else f"a whole number from {low} to {high}"
-    return accepts, span + names
-
-
-def _devices() -> "Rule":
-    (count, expected), (index, _) = _integer(1, other=("auto",)), _integer(0)
-
-    def accepts(value: Any) -> bool:
-        return all(map(index, value or [None])) if isinstance(value, list) else count(value)
-
-    return accepts, f"{expected}, or a list of GPUs such as [0,1]"
-
-
-def _one_of(*options: str) -> "Rule":
-    return options.__contains__, f"one of {', '.join(options)}"
-
-
-# What a Trainer also has but conf/trainer does not set. The rest a run sets itself, or its record does not allow for:
-# it is made of whole epochs, each trained, scored on all images and kept.
-_ALSO_OF_TRAINER = (
-    *("limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"),
-    *("gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly", "profiler"),
-)
-Rule = tuple[Callable[[Any], bool], str]
-_RULES: dict[str, Rule] = {
-    r"folder": (_is_text, "a text"),
-    r"name|data\.root": (lambda value: _is_text(value) or _is_number(value), "a text"),
-    r"resume": (lambda value: value is None or _is_text(value) or _is_number(value), "a run's folder, or null"),
-    r"scheduler\.(total_steps|max_epochs)|data\.(seed|augment)": (lambda value: False, "its value from the run"),
-    r"seed": _integer(0, 2**32 - 1),
-    r"label_smoothing": _number(0, 1, without_high=True),
-    r"budget\.\w+": _integer(1, other=(None,)),
-    r"model\.dropout\w*": _number(0, 1, without_high=True),
-    r"optimizer\.lr": _number(0, math.inf, without_low=True),
-    r"optimizer\.adamw_lr": _number(0, math.inf, without_low=True, or_null=True),
-    r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
-    r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
-    r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
-    r"data\.batch_size": _integer(1),
-    r"data\.train_images": _integer(1, other=(None,)),
-    r"data\.validation": _integer(0, other=("test",)),
-    r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
-    r"engine\.layers": _one_of("auto", "native", "fast", "torch"),
-    r"trainer\.max_epochs": _integer(1),
-    r"trainer\.(log_every_n_steps|check_val_every_n_epoch)": _integer(1),
-    r"trainer\.limit_train_batches": _number(0, math.inf, without_low=True, or_null=True),
-    r"trainer\.limit_val_batches": _number(0, math.inf, or_null=True),
-    r"trainer\.devices": _devices(),
-    r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
-    r"trainer\.strategy": _one_of("auto", "ddp"),
-    r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
-}
+        raise InputError(f"{key} takes {expected}, {typed(default)} by default, not {typed(value)}.")

@@ -6,8 +6,7 @@ import statistics
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,9 +30,9 @@ from parsimony.distributed.batch_norm import SyncOnCpu
 from parsimony.distributed.group import Group, share_cores
 from parsimony.distributed.strategy import Together, environment_of, register
 from parsimony.distributed.watch import Ended
+from parsimony.endings import ends_explained, quiet_about_disks, status
 from parsimony.engine import Engine
-from parsimony.errors import InputError, RunError
-from parsimony.interrupts import INTERRUPTED, TERMINATED
+from parsimony.errors import InputError
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import Summary, check_budget, summarize
@@ -61,7 +59,7 @@ def train(cfg: DictConfig) -> Result:
     Goes on from the last checkpoint where the folder has one. Raises InputError for what cannot be trained, before
     anything is written.
     """
-    threading.excepthook = _quiet_about_disks
+    threading.excepthook = quiet_about_disks
     plain_config: Any = OmegaConf.to_container(cfg, resolve=True)
     with Group(Path(cfg.folder), plain_config) as group, group.told():
         return _train(cfg, plain_config, group)
@@ -140,9 +138,8 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     result.commit, result.dirty = runs.commit()
 
     def last_words(ended: Ended) -> None:
-        result.status = _status(group.error(ended))
-        result.history, result.resumed = classifier.history, classifier.resumed
-        result.epochs = len(classifier.history)
+        result.status = status(group.error(ended))
+        _tell_epochs(result, classifier)
         if trainer.is_global_zero:
             result.write(folder)
         print(f"error: {group.sentence(ended)}", file=sys.stderr, flush=True)
@@ -150,7 +147,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     group.last_words = last_words
     with alone(folder) if trainer.is_global_zero else nullcontext():
         try:
-            with _ends_explained(folder, cfg.trainer.max_epochs), group.told():
+            with ends_explained(folder, cfg.trainer.max_epochs), group.told():
                 if trainer.is_global_zero:
                     print(f"{summary.table()}\n", flush=True)
                     runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
@@ -161,9 +158,8 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
                 if trainer.is_global_zero:
                     result.write(folder)
         except BaseException as error:
-            result.status = _status(error)
-            result.history, result.resumed = classifier.history, classifier.resumed
-            result.epochs = len(classifier.history)
+            result.status = status(error)
+            _tell_epochs(result, classifier)
             if trainer.is_global_zero:
                 with suppress(OSError):  # a full disk may be what it ends of
                     result.write(folder)
@@ -173,48 +169,9 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     return result
 
 
-def _status(error: BaseException) -> str:
-    interrupted = isinstance(error, SystemExit | KeyboardInterrupt | SIGTERMException)
-    return "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
-
-
-def _quiet_about_disks(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands an OSError on to the next call of its logger, which raises it again."""
-    if not isinstance(failed.exc_value, OSError):
-        threading.__excepthook__(failed)
-
-
-@contextmanager
-def _ends_explained(folder: Path, max_epochs: int) -> Iterator[None]:
-    """An interruption ends the process with the exit code that shells know; a full disk is told in a sentence."""
-    try:
-        yield
-    except SIGTERMException:  # Lightning raises it once the step is done
-        print(_how_to_resume(folder, max_epochs), flush=True)
-        sys.exit(TERMINATED)
-    except (KeyboardInterrupt, SystemExit) as error:
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        print(_how_to_resume(folder, max_epochs), flush=True)
-        sys.exit(INTERRUPTED)
-    except RunError as error:
-        raise RunError(f"{error} {_last_good(folder)}") from error
-    except MisconfigurationException as error:  # what Lightning finds only now
-        raise InputError(" ".join(str(error).split())) from error
-    except OSError as error:
-        where = error.filename or folder
-        raise RunError(f"{error.strerror or error}: {where}. {_how_to_resume(folder, max_epochs)}") from error
-
-
-def _last_good(folder: Path) -> str:
-    path, epochs = checkpoints.newest(folder)
-    return f"The last good checkpoint is {path}, of epoch {epochs}." if epochs else "No epoch was finished before."
-
-
-def _how_to_resume(folder: Path, max_epochs: int) -> str:
-    _, epochs = checkpoints.newest(folder)
-    kept = f"{epochs} of {max_epochs} epochs are kept" if epochs else "No epoch is kept"
-    return f"{kept}; to go on: python train.py resume={folder}"
+def _tell_epochs(result: Result, classifier: Classifier) -> None:
+    result.history, result.resumed = classifier.history, classifier.resumed
+    result.epochs = len(classifier.history)
 
 
 def _fit_and_test(
@@ -225,8 +182,7 @@ def _fit_and_test(
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging):
                 callback.on_train_end(trainer, classifier)  # Lightning calls it after an epoch only
-    result.history, result.resumed = classifier.history, classifier.resumed
-    result.epochs = len(classifier.history)
+    _tell_epochs(result, classifier)
     result.seconds["fit"] = classifier.history[-1]["elapsed"]
     result.seconds["epoch"] = statistics.median(epoch["seconds"] for epoch in classifier.history)
     result.images_per_second = statistics.median(epoch["images_per_second"] for epoch in classifier.history)
