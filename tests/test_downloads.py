@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import importlib
+import itertools
 import json
 import os
 import pty
@@ -338,6 +339,7 @@ SIZE = len(cifar_files()["test_batch.bin"])
         (b"no gzip" * 500, "is damaged"),
         (b"", "is damaged"),
     ],
+    ids=itertools.count(),  # bytes would become ids, and gzip's hold the time: pytest-xdist's processes would differ
 )
 def test_archives_that_are_up_to_no_good(tmp_path, packed: bytes, told: str) -> None:
     root = tmp_path / "root"
