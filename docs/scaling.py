@@ -25,6 +25,7 @@ RUNS = {  # network: overrides; short epochs, each timed
     "mnist_sep": ("data=digits", "data.batch_size=128", "data.validation=200"),
 }
 EPOCHS = 6
+SWEEP = "python train.py -m model=mnist_narrow data=mnist seed=0,1 trainer.max_epochs=6"
 LINKS = {  # what the model takes for them: latency of one message in seconds, bytes per second
     "8 GPUs of one machine (NVLink)": (8, 5e-6, 200e9),
     "64 machines (100 Gbit/s network)": (64, 20e-6, 12.5e9),
@@ -33,7 +34,7 @@ LINKS = {  # what the model takes for them: latency of one message in seconds, b
 
 def measure(rounds: int) -> dict[str, Any]:
     """Images a second and seconds a step of each network by 1 and by 2 processes, medians of `rounds` runs."""
-    busy = os.getloadavg()[0]
+    busy = busy_cores()
     networks = {}
     for network, overrides in RUNS.items():
         speeds: dict[str, list[float]] = {"1": [], "2": []}
@@ -51,11 +52,38 @@ def measure(rounds: int) -> dict[str, Any]:
     return {
         "machine": runs.cpu_name(),
         "date": time.strftime("%Y-%m-%d"),
-        "load_before": busy,
+        "busy_cores_before": busy,
         "rounds": rounds,
         "versions": runs.versions(),
         "networks": networks,
+        "sweep": measure_sweep(),
     }
+
+
+def busy_cores(seconds: float = 5.0) -> float:
+    """How many cores other processes keep busy, of the mean over the next `seconds`."""
+    idle_before, started = _idle_seconds(), time.perf_counter()
+    time.sleep(seconds)
+    return (os.cpu_count() or 1) - (_idle_seconds() - idle_before) / (time.perf_counter() - started)
+
+
+def _idle_seconds() -> float:
+    """Of all cores, since the machine was started (proc(5))."""
+    return float(Path("/proc/uptime").read_text().split()[1])
+
+
+def measure_sweep(rounds: int = 2) -> dict[str, list[float]]:
+    """Seconds of the whole command, runs in a row and side by side, in turn. Needs the files of MNIST."""
+    launchers = {"in_a_row": (), "side_by_side": ("hydra/launcher=joblib",)}
+    seconds: dict[str, list[float]] = {way: [] for way in launchers}
+    for _ in range(rounds):
+        for way, launcher in launchers.items():
+            with tempfile.TemporaryDirectory() as folder:
+                keys = (*SWEEP.split()[1:], *launcher, f"hydra.sweep.dir={folder}/sweep")
+                started = time.perf_counter()
+                subprocess.run([sys.executable, *keys], check=True, stdout=subprocess.DEVNULL, cwd=PROJECT)
+                seconds[way].append(time.perf_counter() - started)
+    return seconds
 
 
 def train(network: str, processes: int, overrides: tuple[str, ...]) -> Result:
@@ -71,7 +99,8 @@ def train(network: str, processes: int, overrides: tuple[str, ...]) -> Result:
 
 def measured(found: dict[str, Any]) -> str:
     """Markdown: where, then a row a network."""
-    shared = f"; other work ran beside it (load {found['load_before']:.1f})" if found["load_before"] > 0.5 else ""
+    busy = found["busy_cores_before"]
+    shared = f"; other work ran beside it ({busy:.1f} cores busy)" if busy > 0.2 else ""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     runs = f"{found['rounds']} run{'s' if found['rounds'] > 1 else ''}"
     lines = [
@@ -105,6 +134,15 @@ def modelled(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def swept(found: dict[str, Any]) -> str:
+    """Markdown: what a sweep gains by the joblib launcher."""
+    lines = [f"`{SWEEP}`, from its start to its end:", ""]
+    for way, told in (("in_a_row", "one run after the other"), ("side_by_side", "and with `hydra/launcher=joblib`")):
+        lines.append(f"- {told}: {' and '.join(f'{seconds:.0f} s' for seconds in found['sweep'][way])}")
+    gains = [row / side for row, side in zip(found["sweep"]["in_a_row"], found["sweep"]["side_by_side"], strict=True)]
+    return "\n".join([*lines, "", f"That is {statistics.median(gains):.2f} times as fast."])
+
+
 GPU_SPEEDUP = 100  # assumed, of a GPU over one core of the measured CPU: none was measured
 
 
@@ -121,4 +159,4 @@ if __name__ == "__main__":
     if not arguments.table:
         RESULTS.write_text(json.dumps(measure(arguments.rounds), indent=1) + "\n")
     found = json.loads(RESULTS.read_text())
-    DOCUMENT.write_text(filled(DOCUMENT.read_text(), measured(found), modelled(found)))
+    DOCUMENT.write_text(filled(DOCUMENT.read_text(), measured(found), modelled(found), swept(found)))

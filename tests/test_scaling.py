@@ -16,13 +16,13 @@ spec.loader.exec_module(scaling)
 def test_the_document_holds_what_was_measured() -> None:
     found = json.loads(scaling.RESULTS.read_text())
     text = scaling.DOCUMENT.read_text()
-    assert filled(text, scaling.measured(found), scaling.modelled(found)) == text
+    assert filled(text, scaling.measured(found), scaling.modelled(found), scaling.swept(found)) == text
 
 
 def test_a_shared_machine_is_named_as_that() -> None:
     found = json.loads(scaling.RESULTS.read_text())
-    assert "other work ran beside it (load 7.0)" in scaling.measured({**found, "load_before": 7.0})
-    assert "other work" not in scaling.measured({**found, "load_before": 0.1})
+    assert "other work ran beside it (7.0 cores busy)" in scaling.measured({**found, "busy_cores_before": 7.0})
+    assert "other work" not in scaling.measured({**found, "busy_cores_before": 0.1})
 
 
 def test_a_ring_all_reduce() -> None:
