@@ -252,17 +252,31 @@ class Watcher(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def test_lightning_draws_each_epoch_anew_and_augments_in_training_only() -> None:
-    recorder, watcher = Recorder(), Watcher()
-    data = make(validation=20, augment=recorder, seed=7)
+def two_epochs(watcher: Watcher, data: ImageData) -> pl.Trainer:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=2, enable_model_summary=False, use_distributed_sampler=False, **quiet
     )
     trainer.fit(watcher, data)
+    return trainer
+
+
+def test_lightning_draws_each_epoch_anew_and_augments_in_training_only() -> None:
+    recorder, watcher = Recorder(), Watcher()
+    data = make(validation=20, augment=recorder, seed=7)
+    trainer = two_epochs(watcher, data)
     trainer.test(watcher, data, verbose=False)
     expected = [(epoch, batch) for epoch in (0, 1) for batch in epoch_batches(make(validation=20, seed=7), epoch)]
     assert recorder.calls == expected
     assert all((images == 0.5).all() for images in watcher.seen["train"])
     assert torch.equal(torch.cat(watcher.seen["val"][:1]), data.watched.images.float() / 255)
     assert torch.equal(torch.cat(watcher.seen["test"]), data.images.test.images.float() / 255)
+
+
+def test_the_last_epochs_can_go_without_augmentation() -> None:
+    recorder, watcher = Recorder(), Watcher()
+    data = make(augment=recorder, augment_epochs=1)
+    two_epochs(watcher, data)
+    assert [epoch for epoch, _ in recorder.calls] == [0] * 13
+    for images, batch in zip(watcher.seen["train"][13:], epoch_batches(data, 1), strict=True):
+        assert torch.equal(images, data.train.images[batch].float() / 255)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import (
@@ -49,6 +50,10 @@ def watched_tag(validation: int | str) -> str:
     """The tag under which each epoch's evaluation is logged: a watched test set is never called validation."""
     return "watched_test" if validation == "test" else "val"
 
+
+# For each group that --help lists, Hydra copies its store and all that it holds, which takes most of the time. The
+# store hands out copies anyway.
+ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 OmegaConf.register_new_resolver("watched", watched_tag)  # ${watched:${data.validation}} in a config
 

@@ -79,6 +79,7 @@ RULES: dict[str, Rule] = {
     r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
     r"data\.batch_size": _integer(1),
     r"data\.train_images": _integer(1, other=(None,)),
+    r"data\.augment_epochs": _integer(0, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
     r"engine\.layers": _one_of("auto", "native", "fast", "torch"),

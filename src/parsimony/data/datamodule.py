@@ -25,7 +25,8 @@ class ImageData(pl.LightningDataModule):
 
     `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
     training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch.
-    `train_images` takes only the first so many. `root` is there for the source's config to refer to.
+    `train_images` takes only the first so many; only the first `augment_epochs` are augmented. `root` is there for the
+    source's config to refer to.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class ImageData(pl.LightningDataModule):
         augment: Augment,
         seed: int,
         train_images: int | None = None,
+        augment_epochs: int | None = None,
         root: str = "",
     ) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class ImageData(pl.LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.train_images = train_images
+        self.augment_epochs = augment_epochs
         self.images: ImageSet | None = None
 
     def prepare_data(self) -> None:
@@ -116,8 +119,9 @@ class ImageData(pl.LightningDataModule):
         images, labels, indices = batch
         if self.trainer is None:
             return to_float(images), labels
-        training = self.trainer.training
-        images = self.augment(images, indices, self.trainer.current_epoch) if training else to_float(images)
+        epoch = self.trainer.current_epoch
+        augmented = self.trainer.training and (self.augment_epochs is None or epoch < self.augment_epochs)
+        images = self.augment(images, indices, epoch) if augmented else to_float(images)
         return images.to(self.trainer.lightning_module.dtype), labels  # float32 but under engine.precision=64-true
 
 
