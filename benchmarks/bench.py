@@ -37,6 +37,7 @@ BATCH = {  # of each network's published recipe
     "mnist_taper_small": 128,
     "mnist_plain": 32,
     "mnist_wide": 512,
+    "mnist_micro": 128,
     "cifar_sep": 128,
     "cifar_base": 128,
 }

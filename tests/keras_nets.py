@@ -1,4 +1,4 @@
-"""The eleven networks in Keras, each written from its published table: what the PyTorch ones are measured against.
+"""The networks in Keras, each written from its table: what the PyTorch ones are measured against.
 
 Comments give the output's height and width. Import it with KERAS_BACKEND=torch.
 """
@@ -166,6 +166,22 @@ def mnist_squeeze() -> keras.Sequential:
             *(Conv2D(16, 3, use_bias=False), ReLU(), BatchNormalization(), Dropout(0.2)),  # 4
             *(Conv2D(10, 4, use_bias=False), BatchNormalization()),  # 1
             Flatten(),
+        ]
+    )
+
+
+def mnist_micro() -> keras.Sequential:
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *(Conv2D(4, 3, use_bias=False), ReLU(), BatchNormalization()),  # 26
+            *(Conv2D(6, 3, use_bias=False), ReLU(), BatchNormalization()),  # 24
+            *(Conv2D(6, 3, use_bias=False), ReLU(), BatchNormalization()),  # 22
+            MaxPooling2D(2),  # 11
+            *(Conv2D(8, 3, use_bias=False), ReLU(), BatchNormalization()),  # 9
+            *(Conv2D(8, 3, use_bias=False), ReLU(), BatchNormalization()),  # 7
+            *(Conv2D(10, 3, use_bias=False), BatchNormalization()),  # 5
+            GlobalAveragePooling2D(),
         ]
     )
 

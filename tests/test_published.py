@@ -26,10 +26,11 @@ from parsimony.published import (
     rows,
     short_table,
 )
+from parsimony.records import ablation_rows, record_rows
 from parsimony.runs import Epoch, Result
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment" / "reproduce").glob("*.yaml"))
-COMMITTED = [(row.experiment, run) for row in rows() for run in row.runs]
+COMMITTED = [(row, run) for row in (*rows(), *record_rows(), *ablation_rows()) for run in row.runs]
 
 
 def made_up(seed: int = 0, final: float = 0.9944, best: float = 0.9950) -> Result:
@@ -64,10 +65,10 @@ def test_every_recipe_has_its_row() -> None:
     assert sorted(row.network for row in rows()) == EXPERIMENTS
 
 
-@pytest.mark.parametrize(("experiment", "run"), COMMITTED, ids=[f"{name}-{run.seed}" for name, run in COMMITTED])
-def test_a_committed_result_is_one_of_its_recipe(experiment: str, run: Result) -> None:
-    assert changes(run, experiment) == []
-    assert (run.name, run.status, run.dirty) == (experiment, "completed", False)
+@pytest.mark.parametrize(("row", "run"), COMMITTED, ids=[f"{row.name}-{run.seed}" for row, run in COMMITTED])
+def test_a_committed_result_is_one_of_its_recipe(row: Row, run: Result) -> None:
+    assert changes(run, row) == []
+    assert (run.name, run.status, run.dirty) == (row.name, "completed", False)
     assert run.epochs == run.final.epoch == run.config["trainer"]["max_epochs"] == len(run.history)
     assert run.data["publisher"] or "copy" in run.data["name"]
 
@@ -99,6 +100,7 @@ def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str
         ("data.batch_size=64", ["data.batch_size"]),
         ("data.validation=5000", ["data.validation"]),
         ("data.train_images=100", ["data.train_images"]),
+        ("data.augment_epochs=15", ["data.augment_epochs"]),
         ("augment=digits", ["augment"]),
         ("trainer.max_epochs=5", ["trainer.max_epochs"]),
         ("callbacks=[default,ema]", ["callbacks.ema"]),
@@ -112,7 +114,7 @@ def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str
 )
 def test_what_makes_a_result_stale(override: str, changed: list[str], tmp_path: Path) -> None:
     config = OmegaConf.to_container(compose_run(tmp_path, "experiment=reproduce/mnist_narrow", override))
-    assert changes(replace(made_up(), config=config), "reproduce/mnist_narrow") == changed
+    assert changes(replace(made_up(), config=config), row()) == changed
     assert list(recipe(config)) == list(RECIPE)
 
 
@@ -144,6 +146,7 @@ def test_the_page_has_every_command() -> None:
 FAKE_TRAINING = """
 import sys
 from pathlib import Path
+from parsimony.records import ablation_rows, record_rows
 from parsimony.runs import Epoch, Result
 keys = dict(argument.split("=", 1) for argument in sys.argv[1:])
 seed = int(keys["seed"])
@@ -185,5 +188,5 @@ def test_an_unknown_network_is_one_sentence() -> None:
     command = [sys.executable, "-m", "parsimony.reproduce", "mnist_nrrow"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "there is no recipe mnist_nrrow; there are mnist_wide, mnist_plain" in done.stderr
+    assert "there is no recipe mnist_nrrow; there are reproduce/mnist_wide, reproduce/mnist_plain" in done.stderr
     assert "Traceback" not in done.stderr

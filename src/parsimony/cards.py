@@ -92,8 +92,7 @@ def _recipe(row: Row) -> str:
     augmented = {key: value for key, value in config["augment"].items() if value and value != "none"}
     averaged = (config.get("callbacks") or {}).get("ema")
     typed = [override for override in run.overrides if not override.startswith("hydra.")]
-    published = [f"experiment={row.experiment}", "seed=0"]
-    command = ["python", "train.py", *(published if run.name == row.experiment else typed)]
+    command = row.command if run.name == row.name else shlex.join(["python", "train.py", *typed])
     rows = [
         ("epochs", str(run.epochs)),
         ("batch size", str(config["data"]["batch_size"])),
@@ -102,7 +101,7 @@ def _recipe(row: Row) -> str:
         ("augmentation", _object(augmented)),
         ("label smoothing", str(config["label_smoothing"])),
         ("weight averaging", f"EMA, {_object(averaged)}" if averaged else "none"),
-        ("command", f"`{shlex.join(command)}`"),
+        ("command", f"`{command}`"),
         ("made on", ", ".join(sorted({f"{r.device}, precision {r.precision}" for r in row.runs}))),
         ("versions", ", ".join(sorted({f"torch {r.versions['torch']}" for r in row.runs}))),
     ]

@@ -1,11 +1,13 @@
 """The published results: their recipes, the runs in results/, and the tables written from them.
 
-`python -m parsimony.published` (make results) writes the tables into README.md, docs/results.md and docs/sweeps.md, and
-the cards in docs/cards/.
+`python -m parsimony.published` (make results) writes the tables into README.md and the docs, the cards in docs/cards/,
+and the pictures of docs/records.md.
 """
 
+import json
+import shlex
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +20,23 @@ from parsimony.runs import PROJECT, Result, replace_file
 
 RESULTS = PROJECT / "results"
 README, PAGE, CARDS = PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "docs" / "cards"
+RECORDS = PROJECT / "docs" / "records.md"
 SWEEPS, EXAMPLE = PROJECT / "docs" / "sweeps.md", RESULTS / "sweeps" / "mnist_narrow"  # a page, and the sweep it shows
 BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
 
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
 RECIPE = (
     *("model", "augment", "optimizer", "scheduler", "label_smoothing", "trainer.max_epochs", "callbacks.ema"),
-    *("data.source.name", "data.batch_size", "data.validation", "data.train_images"),
+    *("data.source.name", "data.batch_size", "data.validation", "data.train_images", "data.augment_epochs"),
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """A published recipe and its runs. `reported` is the original's test accuracy in %, if there was an original."""
+    """A published recipe and its runs. `reported` is the original's test accuracy in %, or a record's aim, if any.
+
+    An ablation is a recipe with one `change`: `overrides` make it.
+    """
 
     network: str
     runs: list[Result]
@@ -38,10 +44,22 @@ class Row:
     reported: float | None = None
     source: str = ""
     note: str = ""
+    group: str = "reproduce"  # or record
+    change: str = ""
+    overrides: tuple[str, ...] = ()
 
     @property
     def experiment(self) -> str:
-        return f"reproduce/{self.network}"
+        return f"{self.group}/{self.network}"
+
+    @property
+    def name(self) -> str:
+        """What its runs are called, and their folder."""
+        return f"ablation/{self.network}/{self.change}" if self.change else self.experiment
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", "train.py", f"experiment={self.experiment}", *self.overrides, "seed=0"])
 
     def accuracies(self, at: str = "final") -> list[float]:
         """Each run's test accuracy in %, at its `final` epoch or at its `best` on the test set."""
@@ -76,15 +94,15 @@ def recipe(config: Any) -> dict[str, Any]:
     }
 
 
-def current_recipe(experiment: str) -> dict[str, Any]:
+def current_recipe(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """That of the experiment's config as it is now."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe(compose("config", [f"experiment={experiment}"]))
+        return recipe(compose("config", [f"experiment={experiment}", *overrides]))
 
 
-def changes(run: Result, experiment: str) -> list[str]:
-    """The keys of the recipe in which `run` differs from the experiment's config as it is now."""
-    now, then = current_recipe(experiment), recipe(run.config)
+def changes(run: Result, row: Row) -> list[str]:
+    """The keys of the recipe in which `run` differs from the row's config as it is now."""
+    now, then = current_recipe(row.experiment, row.overrides), recipe(run.config)
     return [key for key in RECIPE if now[key] != then[key]]
 
 
@@ -132,13 +150,28 @@ def full_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def keras_table(rows: Iterable[Row], results: Path = RESULTS) -> str:
+    """The same recipes, trained in Keras itself by benchmarks/keras_training.py, beside ours."""
+    lines = [
+        "| network | reported | in Keras: mean ± sd (runs) | ours: mean ± sd (runs) | each run in Keras, by seed |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        runs = [json.loads(path.read_text()) for path in sorted((results / "keras" / row.network).glob("seed-*.json"))]
+        if runs and row.runs:
+            accuracies = [100 * run["test_accuracy"][-1] for run in runs]
+            each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+            figures = [_percent(row.reported), spread(accuracies), spread(row.accuracies())]
+            lines.append(_line(f"`{row.network}`", *figures, each))
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
 def notes(rows: Iterable[Row]) -> str:
     """Where each figure comes from and what to know of it, with the command that trains it."""
     lines = []
     for row in rows:
         parts = [row.source[:1].upper() + row.source[1:] + "." if row.source else "", row.note]
-        lines.append(f"- `{row.network}`: {' '.join(filter(None, parts))}  ")
-        lines.append(f"  `python train.py experiment={row.experiment} seed=0`")
+        lines += [f"- `{row.network}`: {' '.join(filter(None, parts))}  ", f"  `{row.command}`"]
     return "\n".join(lines)
 
 
@@ -167,15 +200,24 @@ def filled(text: str, *tables: str) -> str:
 
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Every page with tables of published results, and each network's model card, as it should read."""
-    from parsimony.cards import card  # it builds on the rows
+    from parsimony.cards import card  # these build on the rows
+    from parsimony.records import ablation_rows, ablation_table, record_rows, record_table
 
-    found = rows(results)
+    found, records = rows(results), record_rows(results)
     return {
         README: filled(README.read_text(), short_table(found)),
-        PAGE: filled(PAGE.read_text(), full_table(found), notes(found)),
+        PAGE: filled(PAGE.read_text(), full_table(found), keras_table(found, results), notes(found)),
         **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
         SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
+        RECORDS: filled(RECORDS.read_text(), record_table(records), ablation_table(records, ablation_rows(results))),
     }
+
+
+def draw_pictures() -> None:
+    from parsimony.records import record_rows, save_pareto
+
+    for task in ("mnist", "cifar"):
+        save_pareto(task, [*rows(), *record_rows()], PROJECT / "docs" / "images" / f"pareto_{task}.svg")
 
 
 def _facts(row: Row) -> list[str]:
@@ -207,3 +249,4 @@ if __name__ == "__main__":
     for path, text in pages().items():
         path.parent.mkdir(exist_ok=True)
         replace_file(path, text)
+    draw_pictures()

@@ -1,4 +1,4 @@
-"""Trains the published recipes, several at a time, one thread each: `python -m parsimony.reproduce --help`.
+"""Trains the published recipes, the records and their ablations, several runs at a time, one thread each.
 
 What results/ holds already is skipped; a run that broke off goes on. `make reproduce` runs them all.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published import RESULTS, Row, changes, rows
+from parsimony.records import ablation_rows, record_rows
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, replace_file
 
@@ -21,47 +22,58 @@ from parsimony.runs import PROJECT, replace_file
 def missing(row: Row, results: Path) -> list[int]:
     """The seeds of `row` whose result is not there. Raises InputError for one that another recipe made."""
     for run in row.runs:
-        if changed := changes(run, row.experiment):
-            path = results / row.experiment / f"seed-{run.seed}.json"
+        if changed := changes(run, row):
+            path = results / row.name / f"seed-{run.seed}.json"
             raise InputError(f"{path} was made by another recipe ({', '.join(changed)}): remove it to train it again.")
     return sorted(set(range(row.seeds)) - {run.seed for run in row.runs})
 
 
-def train(experiment: str, seed: int, results: Path) -> bool:
+def train(row: Row, seed: int, results: Path) -> bool:
     """Trains one run in a process of its own and copies its result.json; false if it failed."""
-    folder = PROJECT / "runs" / experiment / f"seed-{seed}"
+    folder = PROJECT / "runs" / row.name / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "train.py", f"experiment={experiment}", f"seed={seed}", "engine.threads=1"]
+    keys = (f"experiment={row.experiment}", f"name={row.name}", *row.overrides, f"seed={seed}", "engine.threads=1")
+    command = [sys.executable, "train.py", *keys]
     with (folder / "output.log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, cwd=PROJECT, stdout=log, stderr=log, env=environment)
     result = finished(folder)
     if done.returncode or not result:
-        print(f"{experiment} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
+        print(f"{row.name} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
         return False
-    target = results / experiment / f"seed-{seed}.json"
+    target = results / row.name / f"seed-{seed}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, (folder / "result.json").read_text())
     assert result.final is not None
     assert result.final.test is not None
-    print(f"{experiment} seed {seed}: {100 * result.final.test['accuracy']:.2f} %", flush=True)
+    print(f"{row.name} seed {seed}: {100 * result.final.test['accuracy']:.2f} %", flush=True)
     return True
+
+
+def asked_for(row: Row, recipe: str) -> bool:
+    """`recipe` is a network, a row's whole name or its beginning: mnist_sep, record/mnist_micro, ablation."""
+    return row.name == recipe or row.name.startswith(f"{recipe}/") or (row.network == recipe and not row.change)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m parsimony.reproduce", description=__doc__)
-    parser.add_argument("networks", nargs="*", help="all if none is given")
-    parser.add_argument("--seeds", type=int, help="of each network, instead of those in results/reported.yaml")
+    parser.add_argument(
+        "recipes", nargs="*", help="mnist_sep, record/mnist_micro or all of a kind: record; all if none"
+    )
+    parser.add_argument("--seeds", type=int, help="of each network, instead of those in results/*.yaml")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time, one thread each")
     parser.add_argument("--results", type=Path, default=RESULTS, help="another folder to begin from nothing")
     arguments = parser.parse_args()
-    all_rows = {row.network: row for row in rows(arguments.results)}
-    if unknown := set(arguments.networks) - all_rows.keys():
-        parser.error(f"there is no recipe {', '.join(sorted(unknown))}; there are {', '.join(all_rows)}")
-    chosen = [all_rows[network] for network in arguments.networks or all_rows]
+    all_rows = [*rows(arguments.results), *record_rows(arguments.results), *ablation_rows(arguments.results)]
+    chosen = [row for row in all_rows if not arguments.recipes]
+    for recipe in arguments.recipes:
+        found = [row for row in all_rows if asked_for(row, recipe)]
+        if not found:
+            parser.error(f"there is no recipe {recipe}; there are {', '.join(row.name for row in all_rows)}")
+        chosen += found
     if arguments.seeds:
         chosen = [replace(row, seeds=arguments.seeds) for row in chosen]
-    left = [(row.experiment, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]
+    left = [(row, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         trained = list(pool.map(lambda run: train(*run), left))
     sys.exit(0 if all(trained) else 1)

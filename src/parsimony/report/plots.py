@@ -147,15 +147,15 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
         labels[point] = setting.label()
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], linewidth=1)
     axes.set_xscale("log")
-    _log_ticks(axes.xaxis, [parameters for parameters, _, _ in points])
+    log_ticks(axes.xaxis, [parameters for parameters, _, _ in points])
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set(xlabel="parameters", ylabel=f"{points[0][2].judged_on} accuracy (%)")
     scale(axes, errors=True)
-    _label(axes, {point: labels[point] for point in front + others})
+    label_points(axes, {point: labels[point] for point in front + others})
     return figure
 
 
-def _label(axes: Axes, labels: dict[tuple[int, float], str]) -> None:
+def label_points(axes: Axes, labels: dict[tuple[int, float], str]) -> None:
     """Writes each beside its point; one that has no room there is left out."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(labels))]
@@ -227,13 +227,13 @@ def scale(axes: Axes, *, errors: bool) -> None:
     low, high = sorted(axes.get_ylim())
     if len(values) and 0 < 4 * values.min() < values.max():
         axes.set_yscale("log")
-        _log_ticks(axes.yaxis, values)
+        log_ticks(axes.yaxis, values)
         low, high = values.min() / 1.2, values.max() * 1.2
     axes.set_ylim((high, low) if errors else (low, high))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * (1 - y) if errors else y:.6g}"))
 
 
-def _log_ticks(axis: Axis, values: Sequence[float] | np.ndarray) -> None:
+def log_ticks(axis: Axis, values: Sequence[float] | np.ndarray) -> None:
     narrow = max(values) < 20 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if narrow else (1, 2, 5)))
     axis.set_minor_formatter(NullFormatter())

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from parsimony.cards import card
@@ -53,6 +54,6 @@ def row_of(path: Path) -> Row:
     if not runs:
         raise InputError(f"There is no result in {path}: expected result.json, or seed-0.json and the like.")
     for row in rows():
-        if all(run.name == row.experiment and not changes(run, row.experiment) for run in runs):
-            return Row(row.network, runs, row.seeds, row.reported, row.source, row.note)
+        if all(run.name == row.experiment and not changes(run, row) for run in runs):
+            return replace(row, runs=runs)
     return Row(runs[0].name, runs, seeds=len(runs))

@@ -1,0 +1,98 @@
+"""Trains a published recipe in Keras: `.venv-bench/bin/python benchmarks/keras_training.py mnist_narrow --seed 0`.
+
+What the recipes reach in the library that they were written for, beside which docs/results.md puts our own runs. Writes
+results/keras/NETWORK/seed-N.json; `make bench` makes .venv-bench, which has TensorFlow.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from parsimony.config import CONF
+from parsimony.published import RESULTS
+from parsimony.runs import PROJECT, cpu_name, replace_file
+
+NETWORKS = ("mnist_sep", "mnist_dropout", "mnist_taper", "mnist_narrow", "mnist_narrow_early_pool", "mnist_squeeze")
+
+
+def recipe(network: str) -> dict[str, Any]:
+    """Of the networks whose rate falls by inverse_time: what Keras has to know, and the images."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"experiment=reproduce/{network}", f"data.root={PROJECT / 'data'}"])
+    images = instantiate(cfg.data.source).load()
+    return {
+        "lr": cfg.optimizer.lr,
+        "decay": cfg.scheduler.decay,
+        "batch": cfg.data.batch_size,
+        "epochs": cfg.trainer.max_epochs,
+        "train": _arrays(images.train),
+        "test": _arrays(images.test),
+    }
+
+
+def _arrays(split: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, h, w, c) in 0..1, labels (n,)."""
+    return split.images.numpy().transpose(0, 2, 3, 1).astype("float32") / 255, split.labels.numpy()
+
+
+def train(network: str, seed: int, threads: int) -> dict[str, Any]:
+    """What the file holds: test accuracy (0 to 1) after each epoch."""
+    os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2")
+    sys.path.append(str(PROJECT / "tests"))
+    import keras
+    import keras_nets
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    keras.utils.set_random_seed(seed)
+    known = recipe(network)
+    model = getattr(keras_nets, network)()
+    model.compile(
+        keras.optimizers.Adam(known["lr"], epsilon=1e-7),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    started = time.perf_counter()
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: round(known["lr"] / (1 + known["decay"] * epoch), 10))
+    images, labels = known["train"]
+    history = model.fit(
+        *(images, labels, known["batch"], known["epochs"]),
+        validation_data=known["test"],
+        validation_batch_size=1000,
+        verbose=2,
+        callbacks=[rate],
+    )
+    return {
+        "network": network,
+        "seed": seed,
+        "epochs": known["epochs"],
+        "test_accuracy": history.history["val_accuracy"],
+        "seconds": time.perf_counter() - started,
+        "machine": cpu_name(),
+        "threads": threads,
+        "versions": {name: version(name) for name in ("keras", "tensorflow-cpu")},
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--results", type=Path, default=RESULTS / "keras")
+    arguments = parser.parse_args()
+    found = train(arguments.network, arguments.seed, arguments.threads)
+    folder = arguments.results / arguments.network
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / f"seed-{arguments.seed}.json", json.dumps(found, indent=1) + "\n")
+    print(f"{arguments.network} in Keras, seed {arguments.seed}: {100 * found['test_accuracy'][-1]:.2f} %")

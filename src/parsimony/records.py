@@ -1,0 +1,141 @@
+"""The records: what a small budget allows, what each part of a recipe adds to it, and accuracy against parameters.
+
+`python -m parsimony.published` (make results) writes docs/records.md and its picture from this.
+"""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+from omegaconf import OmegaConf
+
+from parsimony.published import RESULTS, Row, read_runs, spread
+from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, scale
+
+Records = dict[str, dict[str, Any]]
+
+
+def records() -> Records:
+    """results/records.yaml: its comments say what each key is."""
+    found: Any = OmegaConf.to_container(OmegaConf.load(RESULTS / "records.yaml"))
+    return found
+
+
+def record_rows(results: Path = RESULTS) -> list[Row]:
+    return [
+        Row(
+            name,
+            read_runs(results / "record" / name),
+            record["seeds"],
+            reported=record["aim"],
+            source=record["budget"],
+            note=record.get("note", ""),
+            group="record",
+        )
+        for name, record in records().items()
+    ]
+
+
+def ablation_rows(results: Path = RESULTS) -> list[Row]:
+    """Each record's recipe with one change at a time."""
+    return [
+        Row(
+            name,
+            read_runs(results / "ablation" / name / change),
+            record["ablation_seeds"],
+            group="record",
+            change=change,
+            overrides=tuple(overrides),
+        )
+        for name, record in records().items()
+        for change, overrides in record.get("ablations", {}).items()
+    ]
+
+
+def record_table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| record | within | aim | parameters (trainable) | MACs | epochs | ours: mean ± sd (runs) | | each, by seed |",
+        "|---|---|--:|--:|--:|--:|--:|---|---|",
+    ]
+    for row in rows:
+        cells = [f"`{row.network}`", row.source, f"{row.reported:.2f} %"]
+        if row.runs:
+            run = row.runs[0]
+            size = f"{run.parameters['total']:,} ({run.parameters['trainable']:,})"
+            verdict = row.verdict.replace("beaten by", "exceeded by").replace("met", "reached")
+            each = " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies())
+            cells += [size, f"{run.macs:,}", str(run.epochs), spread(row.accuracies()), verdict, each]
+        else:
+            cells += ["-", "-", "-", "not run yet", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
+    """What one change does to each record, in points, over the seeds that both have."""
+    lines = [
+        "| record | change | by | test accuracy: mean ± sd (runs) | difference over the same seeds |",
+        "|---|---|---|--:|--:|",
+    ]
+    for row in rows:
+        changed = [ablation for ablation in ablations if ablation.network == row.network and ablation.runs]
+        whole = {run.seed: accuracy for run, accuracy in zip(row.runs, row.accuracies(), strict=True)}
+        if changed and whole:
+            lines.append(f"| `{row.network}` | none | | {spread([*whole.values()])} | |")
+        for ablation in changed:
+            found = {run.seed: accuracy for run, accuracy in zip(ablation.runs, ablation.accuracies(), strict=True)}
+            both = [found[seed] - whole[seed] for seed in found.keys() & whole.keys()]
+            difference = f"{statistics.mean(both):+.2f}" if both else "-"
+            by = f"`{' '.join(ablation.overrides)}`"
+            lines.append(
+                f"| | {ablation.change.replace('_', ' ')} | {by} | {spread([*found.values()])} | {difference} |"
+            )
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def public() -> list[dict[str, Any]]:
+    """What others have published, in results/public.yaml."""
+    found: Any = OmegaConf.to_container(OmegaConf.load(RESULTS / "public.yaml"))
+    return found
+
+
+def pareto(task: str, rows: Sequence[Row]) -> Figure:
+    """Accuracy against parameters of `task` (mnist or cifar): our means over seeds, the originals, public figures."""
+    ours = [(row.runs[0].parameters["total"], statistics.mean(row.accuracies()) / 100, row) for row in rows if row.runs]
+    ours = [point for point in ours if point[2].network.startswith(task)]
+    originals = [
+        (parameters, row.reported / 100)
+        for parameters, _, row in ours
+        if row.group == "reproduce" and row.reported and not row.network.endswith("_plus")
+    ]
+    others = [(entry["parameters"], entry["accuracy"] / 100) for entry in public() if entry["task"] == task]
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    _scatter(axes, others, "public, single runs, many picked by their best test epoch", "s", GREY)
+    _scatter(axes, originals, "the originals, single runs", "^", COLOURS[1])
+    _scatter(axes, [point[:2] for point in ours], "ours, means over seeds, final epoch", "o", COLOURS[0])
+    axes.set_xscale("log")
+    log_ticks(axes.xaxis, [parameters for parameters, *_ in [*ours, *originals, *others]])
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set(xlabel="parameters", ylabel="test accuracy (%)")
+    scale(axes, errors=True)
+    label_points(axes, {(parameters, float(error(accuracy))): row.network for parameters, accuracy, row in ours})
+    figure.legend(loc="outside lower center", ncols=1, fontsize=9)
+    return figure
+
+
+def _scatter(axes: Axes, points: Sequence[tuple[int, float]], label: str, marker: str, colour: str) -> None:
+    if points:
+        parameters, accuracies = zip(*points, strict=True)
+        errors = [float(error(accuracy)) for accuracy in accuracies]
+        axes.plot(parameters, errors, marker, color=colour, label=label, markersize=6)
+
+
+def save_pareto(task: str, rows: Sequence[Row], path: Path) -> None:
+    with rc_context(STYLE):
+        pareto(task, rows).savefig(path, metadata={"Date": None})

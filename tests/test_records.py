@@ -1,0 +1,77 @@
+"""The records: their recipes keep their budgets, and the tables say what the runs say."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import compose_run
+from matplotlib import rc_context
+from test_published import made_up
+
+from parsimony.config import CONF
+from parsimony.published import Row, current_recipe
+from parsimony.records import ablation_rows, ablation_table, pareto, public, record_rows, record_table, records
+from parsimony.report.plots import STYLE
+from parsimony.reproduce import asked_for
+from parsimony.summary import summarize
+from parsimony.targets import build
+
+RECORDS = record_rows()
+
+
+def row(*accuracies: float, change: str = "", overrides: tuple[str, ...] = ()) -> Row:
+    runs = [made_up(seed, accuracy / 100) for seed, accuracy in enumerate(accuracies)]
+    runs = [replace(run, parameters={"total": 2472, "trainable": 2388}) for run in runs]
+    aim = None if change else 99.40
+    return Row("mnist_tiny", runs, 5, aim, "2,500 parameters", group="record", change=change, overrides=overrides)
+
+
+def test_every_recipe_has_its_record() -> None:
+    assert sorted(records()) == sorted(path.stem for path in (CONF / "experiment" / "record").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.network)
+def test_a_record_keeps_its_budget_and_never_watches_the_test_set(record: Row, tmp_path) -> None:
+    cfg = compose_run(tmp_path, f"experiment={record.experiment}")
+    shape = (3, 32, 32) if record.network.startswith("cifar") else (1, 28, 28)
+    assert summarize(build(cfg.model), shape).total <= cfg.budget.parameters
+    assert cfg.trainer.max_epochs <= cfg.budget.epochs
+    assert cfg.data.validation != "test"
+    assert f"{cfg.budget.parameters:,} parameters" in record.source
+    assert f"{cfg.budget.epochs} epochs" in record.source
+
+
+@pytest.mark.parametrize("ablation", ablation_rows(), ids=lambda ablation: ablation.name)
+def test_an_ablation_changes_the_recipe(ablation: Row) -> None:
+    assert current_recipe(ablation.experiment, ablation.overrides) != current_recipe(ablation.experiment)
+
+
+def test_the_tables_of_made_up_runs() -> None:
+    record, ablation = row(99.40, 99.50, 99.45), row(99.30, 99.42, change="no_ema", overrides=("callbacks=[default]",))
+    line = record_table([record]).splitlines()[-1]
+    assert (
+        "| 99.40 % | 2,472 (2,388) | 1,000,000 | 20 | 99.45 ± 0.05 % (n=3) | exceeded by 0.05 | 99.40 99.50 99.45 |"
+        in line
+    )
+    assert "not run yet" in record_table([row()])
+    lines = ablation_table([record], [ablation, row(change="muon")]).splitlines()
+    assert lines[-1] == "| | no ema | `callbacks=[default]` | 99.36 ± 0.08 % (n=2) | -0.09 |"  # of seeds 0 and 1
+    assert ablation_table([row()], []) == "Not run yet."
+
+
+def test_the_picture_has_all_of_one_task() -> None:
+    tiny = row(99.40)
+    with rc_context(STYLE):
+        figure = pareto("mnist", [tiny, replace(tiny, network="cifar_tiny")])
+    (axes,) = figure.axes
+    drawn = {line.get_label().split(",")[0]: len(line.get_xdata()) for line in axes.lines}
+    assert drawn == {"ours": 1, "public": sum(entry["task"] == "mnist" for entry in public())}
+
+
+def test_what_is_asked_for_by_name() -> None:
+    ablation = row(change="no_ema")
+    for name in ("mnist_tiny", "record", "record/mnist_tiny"):
+        assert asked_for(row(), name)
+        assert not asked_for(ablation, name)
+    for name in ("ablation", "ablation/mnist_tiny", "ablation/mnist_tiny/no_ema"):
+        assert asked_for(ablation, name)
+        assert not asked_for(row(), name)
