@@ -50,6 +50,16 @@ def test_convolution(shape: tuple[int, ...], outputs: int, kernel: int, padding:
     assert type(native_version(conv)) is native.Conv2d
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("shape", "outputs"), [((2, 32, 9, 12), 17), ((3, 16, 8, 8), 32), ((1, 33, 30, 7), 40), ((70, 48, 6, 6), 24)]
+)
+def test_convolution_of_many_channels(shape: tuple[int, ...], outputs: int, padding: int) -> None:
+    """By Winograd's algorithm: even and odd sides, whole batches of tiles and what is left of them."""
+    torch.manual_seed(0)
+    agree(*both(nn.Conv2d(shape[1], outputs, 3, padding=padding, bias=outputs != 40), *shape))
+
+
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("shape", [(2, 3, 9, 7), (20, 16, 6, 6), (1, 10, 3, 3), (3, 64, 8, 8), (2, 12, 5, 30)])
 def test_depthwise_convolution(shape: tuple[int, ...], padding: int) -> None:
@@ -133,6 +143,7 @@ def whole_block() -> nn.Sequential:
         nn.BatchNorm2d(20),
         nn.ReLU(),
         nn.Dropout(0.1),
+        nn.Conv2d(20, 32, 3, padding=1),
     )
     return native_version(block)
 

@@ -20,6 +20,14 @@ static inline vec load(const float *at) { return *(const vec *)at; }
 static inline void store(float *at, vec value) { *(vec *)at = value; }
 static inline vec splat(float value) { return value - (vec){0}; }
 
+// `count` floats, and zeros.
+static inline vec load_part(const float *at, long count) {
+  vec value = {0};
+  if (count >= LANES) return load(at);
+  memcpy(&value, at, count * sizeof(float));
+  return value;
+}
+
 // Takes `count` floats of `value`.
 static inline void store_part(float *at, vec value, long count) {
   if (count >= LANES)
@@ -81,24 +89,25 @@ static const float *with_border(const float *images, long count, Shape s, Plan p
   return room;
 }
 
-// PIXELS output pixels x VECTORS vectors of channels, all in registers.
+// PIXELS output pixels x VECTORS vectors of channels, all in registers. `row` floats of the image, `kernel` times, each
+// time `line` floats further on.
 #define DEFINE_TILE(NAME, PIXELS, VECTORS)                                                                            \
   static inline void NAME(const float *image, const long *offsets, const float *weight, const float *bias,           \
-                          float *output, long out, long channels, Shape s, Plan p) {                                 \
+                          float *output, long out, long channels, long kernel, long row, long line) {                \
     const float *window[PIXELS];                                                                                     \
     vec sum[PIXELS][VECTORS];                                                                                        \
     for (int i = 0; i < PIXELS; i++) {                                                                               \
       window[i] = image + offsets[i];                                                                                \
       for (int v = 0; v < VECTORS; v++) sum[i][v] = load(bias + v * LANES);                                          \
     }                                                                                                                \
-    for (long y = 0; y < s.kernel; y++) {                                                                            \
-      for (long j = 0; j < p.row; j++, weight += VECTORS * LANES) {                                                  \
+    for (long y = 0; y < kernel; y++) {                                                                              \
+      for (long j = 0; j < row; j++, weight += VECTORS * LANES) {                                                    \
         vec w[VECTORS];                                                                                              \
         for (int v = 0; v < VECTORS; v++) w[v] = load(weight + v * LANES);                                           \
         for (int i = 0; i < PIXELS; i++)                                                                             \
           for (int v = 0; v < VECTORS; v++) sum[i][v] += splat(window[i][j]) * w[v];                                 \
       }                                                                                                              \
-      for (int i = 0; i < PIXELS; i++) window[i] += p.padded_width * s.in;                                           \
+      for (int i = 0; i < PIXELS; i++) window[i] += line;                                                            \
     }                                                                                                                \
     for (int i = 0; i < PIXELS; i++)                                                                                 \
       for (int v = 0; v < VECTORS; v++)                                                                              \
@@ -112,7 +121,7 @@ DEFINE_TILE(tile_1x2, 1, 2)
 // `weight` is packed by pack(). `bias` may be null.
 static void convolve(const float *images, const float *weight, const float *bias, float *output, Shape s) {
   Plan p = plan(s);
-  long *offsets = window_offsets(s, p);
+  long *offsets = window_offsets(s, p), line = p.padded_width * s.in;
   float *biases = calloc(p.blocks * p.lanes, sizeof(float));
   if (bias) memcpy(biases, bias, s.out * sizeof(float));
 #pragma omp parallel
@@ -132,9 +141,11 @@ static void convolve(const float *images, const float *weight, const float *bias
             int whole = end - pixel >= step;
             float *at = result + pixel * s.out + channel;
             if (p.lanes == LANES)
-              (whole ? tile_8x1 : tile_1x1)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s, p);
+              (whole ? tile_8x1 : tile_1x1)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s.kernel,
+                                            p.row, line);
             else
-              (whole ? tile_6x2 : tile_1x2)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s, p);
+              (whole ? tile_6x2 : tile_1x2)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s.kernel,
+                                            p.row, line);
             pixel += whole ? step : 1;
           }
         }
@@ -162,10 +173,177 @@ static float *pack(const float *weight, const long *strides, Shape s, int transp
   return packed;
 }
 
+// ------------------------------------------------------------------------------------ 3x3 convolution by Winograd
+
+// F(2x2, 3x3) of Lavin and Gray (arXiv 1509.09308): a tile of 2x2 output pixels takes 16 products, one at each "point",
+// instead of 36. The points are sums and differences of the 4x4 pixels under the tile.
+#define POINTS 16
+#define IN_CACHE 65536          // floats of points: what the second cache holds while other things pass through it
+#define FOR_SUMS (2 * IN_CACHE) // sums over tiles are read and written once a batch, so that larger ones pay
+
+typedef struct {
+  long rows, columns, tiles;  // of an image; of all
+  long batch, batches;        // tiles that are worked on together
+  long in, out;               // floats that a tile's channels take
+} Grid;
+
+// `room`: floats for the points of a batch.
+static Grid grid(Shape s, long room) {
+  Plan p = plan(s);
+  Grid g;
+  g.rows = (p.height + 1) / 2;
+  g.columns = (p.width + 1) / 2;
+  g.tiles = s.n * g.rows * g.columns;
+  g.in = round_up(s.in, LANES);
+  g.out = p.blocks * p.lanes;
+  long fit = room / (POINTS * (g.in + g.out));
+  g.batch = fit < 12 ? 12 : fit / 6 * 6;
+  g.batches = (g.tiles + g.batch - 1) / g.batch;
+  return g;
+}
+
+// Whether the products saved are worth the sums: with many channels, and few tiles that reach beyond the output.
+static int by_winograd(Shape s) {
+  if (s.kernel != 3 || s.in < 16 || s.out < 16 || s.in * s.out < 512) return 0;
+  Plan p = plan(s);
+  Grid g = grid(s, IN_CACHE);
+  return 3 * POINTS * g.rows * g.columns < 2 * 9 * p.height * p.width;
+}
+
+// Of 4x4 pixels: first along the columns, then along the rows.
+static inline void input_points(vec from[4][4], vec to[4][4]) {
+  vec rows[4][4];
+  for (int j = 0; j < 4; j++) {
+    rows[0][j] = from[0][j] - from[2][j];
+    rows[1][j] = from[1][j] + from[2][j];
+    rows[2][j] = from[2][j] - from[1][j];
+    rows[3][j] = from[1][j] - from[3][j];
+  }
+  for (int i = 0; i < 4; i++) {
+    to[i][0] = rows[i][0] - rows[i][2];
+    to[i][1] = rows[i][1] + rows[i][2];
+    to[i][2] = rows[i][2] - rows[i][1];
+    to[i][3] = rows[i][1] - rows[i][3];
+  }
+}
+
+// `points`: 16 x batch x in. `zeros` stands for the pixels beyond the image.
+static void points_of_images(const float *images, const float *zeros, float *points, long first, long count, Shape s,
+                             Grid g) {
+  for (long tile = 0; tile < count; tile++) {
+    long at = first + tile, image = at / (g.rows * g.columns);
+    long top = at / g.columns % g.rows * 2 - s.pad, left = at % g.columns * 2 - s.pad;
+    const float *pixel[4][4];
+    for (long i = 0; i < 4; i++)
+      for (long j = 0; j < 4; j++) {
+        long y = top + i, x = left + j;
+        int inside = 0 <= y && y < s.height && 0 <= x && x < s.width;
+        pixel[i][j] = inside ? images + ((image * s.height + y) * s.width + x) * s.in : zeros;
+      }
+    for (long channel = 0; channel < s.in; channel += LANES) {
+      vec from[4][4], to[4][4];
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) from[i][j] = load_part(pixel[i][j] + channel, s.in - channel);
+      input_points(from, to);
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) store(points + ((4 * i + j) * g.batch + tile) * g.in + channel, to[i][j]);
+    }
+  }
+}
+
+// Kernels packed by pack() -> blocks x 16 x in x lanes.
+static float *points_of_kernels(const float *packed, Shape s, Plan p) {
+  float *points = malloc(p.blocks * POINTS * s.in * p.lanes * sizeof(float));
+  vec half = splat(0.5f);
+  for (long block = 0; block < p.blocks; block++)
+    for (long at = 0; at < s.in * p.lanes; at += LANES) {
+      vec rows[4][3], to[4];
+      for (int x = 0; x < 3; x++) {
+        vec k[3];
+        for (int y = 0; y < 3; y++) k[y] = load(packed + (block * 9 + 3 * y + x) * s.in * p.lanes + at);
+        rows[0][x] = k[0];
+        rows[1][x] = half * (k[0] + k[1] + k[2]);
+        rows[2][x] = half * (k[0] - k[1] + k[2]);
+        rows[3][x] = k[2];
+      }
+      for (int i = 0; i < 4; i++) {
+        to[0] = rows[i][0];
+        to[1] = half * (rows[i][0] + rows[i][1] + rows[i][2]);
+        to[2] = half * (rows[i][0] - rows[i][1] + rows[i][2]);
+        to[3] = rows[i][2];
+        for (int j = 0; j < 4; j++) store(points + (block * POINTS + 4 * i + j) * s.in * p.lanes + at, to[j]);
+      }
+    }
+  return points;
+}
+
+// `points`: 16 x batch x out. `bias` has a value for each of them, zero beyond the channels.
+static void output_of_points(const float *points, const float *bias, float *output, long first, long count, Shape s,
+                             Plan p, Grid g) {
+  for (long tile = 0; tile < count; tile++) {
+    long at = first + tile, image = at / (g.rows * g.columns);
+    long y = at / g.columns % g.rows * 2, x = at % g.columns * 2;
+    float *result = output + ((image * p.height + y) * p.width + x) * s.out;
+    int right = x + 1 < p.width, below = y + 1 < p.height;
+    for (long channel = 0; channel < s.out; channel += LANES) {
+      vec rows[2][4], b = load(bias + channel);
+      for (int j = 0; j < 4; j++) {
+        vec m[4];
+        for (int i = 0; i < 4; i++) m[i] = load(points + ((4 * i + j) * g.batch + tile) * g.out + channel);
+        rows[0][j] = m[0] + m[1] + m[2];
+        rows[1][j] = m[1] - m[2] - m[3];
+      }
+      for (int i = 0; i < 1 + below; i++) {
+        float *to = result + i * p.width * s.out + channel;
+        store_part(to, rows[i][0] + rows[i][1] + rows[i][2] + b, s.out - channel);
+        if (right) store_part(to + s.out, rows[i][1] - rows[i][2] - rows[i][3] + b, s.out - channel);
+      }
+    }
+  }
+}
+
+// As convolve().
+static void convolve_by_points(const float *images, const float *weight, const float *bias, float *output, Shape s) {
+  Plan p = plan(s);
+  Grid g = grid(s, IN_CACHE);
+  float *kernels = points_of_kernels(weight, s, p);
+  float *zeros = calloc(g.in + g.out, sizeof(float)), *biases = calloc(g.out, sizeof(float));
+  long *offsets = malloc(g.batch * sizeof(long));
+  for (long tile = 0; tile < g.batch; tile++) offsets[tile] = tile * g.in;
+  if (bias) memcpy(biases, bias, s.out * sizeof(float));
+#pragma omp parallel
+  {
+    float *points = malloc(POINTS * g.batch * (g.in + g.out) * sizeof(float));
+    float *products = points + POINTS * g.batch * g.in;
+#pragma omp for schedule(static)
+    for (long batch = 0; batch < g.batches; batch++) {
+      long first = batch * g.batch, count = min_long(g.batch, g.tiles - first);
+      points_of_images(images, zeros, points, first, count, s, g);
+      for (long point = 0; point < POINTS; point++)
+        for (long block = 0; block < p.blocks; block++) {
+          const float *from = points + point * g.batch * g.in;
+          const float *w = kernels + (block * POINTS + point) * s.in * p.lanes;
+          float *to = products + point * g.batch * g.out + block * p.lanes;
+          for (long tile = 0; tile < count;) {
+            int whole = count - tile >= 6;
+            (whole ? tile_6x2 : tile_1x2)(from, offsets + tile, w, zeros, to + tile * g.out, g.out, p.lanes, 1, s.in, 0);
+            tile += whole ? 6 : 1;
+          }
+        }
+      output_of_points(products, biases, output, first, count, s, p, g);
+    }
+    free(points);
+  }
+  free(kernels);
+  free(zeros);
+  free(biases);
+  free(offsets);
+}
+
 void conv_forward(const float *images, const float *weight, const long *strides, const float *bias, float *output,
                   Shape s) {
   float *packed = pack(weight, strides, s, 0);
-  convolve(images, packed, bias, output, s);
+  (by_winograd(s) ? convolve_by_points : convolve)(images, packed, bias, output, s);
   free(packed);
 }
 
@@ -174,7 +352,7 @@ void conv_backward_data(const float *grad, const float *weight, const long *stri
   Plan p = plan(s);
   Shape turned = {s.n, p.height, p.width, s.out, s.in, s.kernel, s.kernel - 1 - s.pad};
   float *packed = pack(weight, strides, turned, 1);
-  convolve(grad, packed, NULL, grad_images, turned);
+  (by_winograd(turned) ? convolve_by_points : convolve)(grad, packed, NULL, grad_images, turned);
   free(packed);
 }
 
@@ -199,12 +377,108 @@ DEFINE_SUMS(sums_8x1, 8, 1)
 DEFINE_SUMS(sums_1x1, 1, 1)
 DEFINE_SUMS(sums_6x2, 6, 2)
 DEFINE_SUMS(sums_1x2, 1, 2)
+DEFINE_SUMS(sums_4x2, 4, 2)
 
 #define PARTS 16  // of the sums over pixels
+
+// `points`: 16 x batch x out, of the gradients of each tile's four pixels. Adds those to `bias`, of `out` floats.
+static void points_of_gradients(const float *grad, const float *zeros, float *points, float *bias, long first,
+                                long count, Shape s, Plan p, Grid g) {
+  for (long tile = 0; tile < count; tile++) {
+    long at = first + tile, image = at / (g.rows * g.columns);
+    long y = at / g.columns % g.rows * 2, x = at % g.columns * 2;
+    const float *pixel[2][2];
+    for (long i = 0; i < 2; i++)
+      for (long j = 0; j < 2; j++)
+        pixel[i][j] = y + i < p.height && x + j < p.width
+                          ? grad + ((image * p.height + y + i) * p.width + x + j) * s.out
+                          : zeros;
+    for (long channel = 0; channel < s.out; channel += LANES) {
+      vec from[2][2], rows[4][2];
+      for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 2; j++) from[i][j] = load_part(pixel[i][j] + channel, s.out - channel);
+      store(bias + channel, load(bias + channel) + (from[0][0] + from[0][1] + from[1][0] + from[1][1]));
+      for (int j = 0; j < 2; j++) {
+        rows[0][j] = from[0][j];
+        rows[1][j] = from[0][j] + from[1][j];
+        rows[2][j] = from[0][j] - from[1][j];
+        rows[3][j] = -from[1][j];
+      }
+      for (int i = 0; i < 4; i++) {
+        vec to[4] = {rows[i][0], rows[i][0] + rows[i][1], rows[i][0] - rows[i][1], -rows[i][1]};
+        for (int j = 0; j < 4; j++) store(points + ((4 * i + j) * g.batch + tile) * g.out + channel, to[j]);
+      }
+    }
+  }
+}
+
+// As conv_backward_weight().
+static void weight_gradient_by_points(const float *images, const float *grad, float *grad_weight, const long *strides,
+                                      float *grad_bias, Shape s) {
+  Plan p = plan(s);
+  Grid g = grid(s, FOR_SUMS);
+  long size = (POINTS * s.in + 1) * g.out, parts = g.tiles / 64 < 4 ? 4 : min_long(g.tiles / 64, PARTS);
+  float *sums = calloc(parts * size, sizeof(float));  // of a part: 16 x in x out, then the bias's
+  float *zeros = calloc(g.in + g.out, sizeof(float));
+  long *offsets = malloc(g.batch * sizeof(long));
+  for (long tile = 0; tile < g.batch; tile++) offsets[tile] = tile * g.in;
+#pragma omp parallel
+  {
+    float *points = calloc(POINTS * g.batch * (g.in + g.out), sizeof(float));
+    float *gradients = points + POINTS * g.batch * g.in;
+#pragma omp for schedule(static)
+    for (long part = 0; part < parts; part++) {
+      float *own = sums + part * size;
+      for (long batch = g.batches * part / parts; batch < g.batches * (part + 1) / parts; batch++) {
+        long first = batch * g.batch, count = min_long(g.batch, g.tiles - first);
+        points_of_images(images, zeros, points, first, count, s, g);
+        points_of_gradients(grad, zeros, gradients, own + POINTS * s.in * g.out, first, count, s, p, g);
+        for (long point = 0; point < POINTS; point++)
+          for (long out = 0; out < g.out; out += p.lanes)
+            for (long in = 0; in < s.in;) {
+              long left = s.in - in, step = left >= 12 || left == 6 ? 6 : left >= 4 ? 4 : 1;
+              const float *from = points + point * g.batch * g.in + in;
+              const float *gradient = gradients + point * g.batch * g.out + out;
+              float *to = own + (point * s.in + in) * g.out + out;
+              (step == 6 ? sums_6x2 : step == 4 ? sums_4x2 : sums_1x2)(from, offsets, gradient, g.out, count, to, g.out);
+              in += step;
+            }
+      }
+    }
+    free(points);
+  }
+  for (long part = 1; part < parts; part++)
+    for (long i = 0; i < size; i++) sums[i] += sums[part * size + i];
+  for (long in = 0; in < s.in; in++)
+    for (long out = 0; out < s.out; out++) {
+      float rows[3][4];
+      for (int j = 0; j < 4; j++) {
+        float u[4];
+        for (int i = 0; i < 4; i++) u[i] = sums[((4 * i + j) * s.in + in) * g.out + out];
+        rows[0][j] = u[0] + 0.5f * (u[1] + u[2]);
+        rows[1][j] = 0.5f * (u[1] - u[2]);
+        rows[2][j] = 0.5f * (u[1] + u[2]) + u[3];
+      }
+      for (int y = 0; y < 3; y++) {
+        float *to = grad_weight + out * strides[0] + in * strides[1] + y * strides[2];
+        to[0] = rows[y][0] + 0.5f * (rows[y][1] + rows[y][2]);
+        to[strides[3]] = 0.5f * (rows[y][1] - rows[y][2]);
+        to[2 * strides[3]] = 0.5f * (rows[y][1] + rows[y][2]) + rows[y][3];
+      }
+    }
+  if (grad_bias) memcpy(grad_bias, sums + POINTS * s.in * g.out, s.out * sizeof(float));
+  free(sums);
+  free(zeros);
+  free(offsets);
+}
 
 // `grad_weight` has the strides of the weight; `grad_bias` may be null.
 void conv_backward_weight(const float *images, const float *grad, float *grad_weight, const long *strides,
                           float *grad_bias, Shape s) {
+  if (by_winograd(s)) {
+    weight_gradient_by_points(images, grad, grad_weight, strides, grad_bias, s);
+    return;
+  }
   Plan p = plan(s);
   long *offsets = window_offsets(s, p);
   long wide = p.blocks * p.lanes, taps = s.kernel * s.kernel * s.in, size = (taps + 1) * wide;
@@ -648,12 +922,6 @@ void tail_backward(const float *x, const float *grad, const float *saved, float 
 
 typedef int32_t mask __attribute__((vector_size(4 * LANES), aligned(4)));  // of each float all bits or none
 
-static inline vec load_part(const float *at, long count) {
-  vec value = {0};
-  if (count >= LANES) return load(at);
-  memcpy(&value, at, count * sizeof(float));
-  return value;
-}
 static inline vec only(vec value, mask where) { return (vec)((mask)value & where); }
 static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes & where) | ((mask)no & ~where)); }
 // Where `value` takes the place of the maximum so far; NaN stays once it is there.
