@@ -44,8 +44,8 @@ def _arrays(split: Any) -> tuple[np.ndarray, np.ndarray]:
     return split.images.numpy().transpose(0, 2, 3, 1).astype("float32") / 255, split.labels.numpy()
 
 
-def train(network: str, seed: int, threads: int) -> dict[str, Any]:
-    """What the file holds: test accuracy (0 to 1) after each epoch."""
+def train(network: str, seed: int, epochs: int | None, threads: int) -> dict[str, Any]:
+    """What the file holds: test accuracy (0 to 1) after each epoch, of all the recipe's or only the first so many."""
     os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="2")
     sys.path.append(str(PROJECT / "tests"))
     import keras
@@ -56,6 +56,7 @@ def train(network: str, seed: int, threads: int) -> dict[str, Any]:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
     keras.utils.set_random_seed(seed)
     known = recipe(network)
+    epochs = epochs or known["epochs"]
     model = getattr(keras_nets, network)()
     model.compile(
         keras.optimizers.Adam(known["lr"], epsilon=1e-7),
@@ -66,7 +67,7 @@ def train(network: str, seed: int, threads: int) -> dict[str, Any]:
     rate = keras.callbacks.LearningRateScheduler(lambda epoch, _: round(known["lr"] / (1 + known["decay"] * epoch), 10))
     images, labels = known["train"]
     history = model.fit(
-        *(images, labels, known["batch"], known["epochs"]),
+        *(images, labels, known["batch"], epochs),
         validation_data=known["test"],
         validation_batch_size=1000,
         verbose=2,
@@ -75,7 +76,6 @@ def train(network: str, seed: int, threads: int) -> dict[str, Any]:
     return {
         "network": network,
         "seed": seed,
-        "epochs": known["epochs"],
         "test_accuracy": history.history["val_accuracy"],
         "seconds": time.perf_counter() - started,
         "machine": cpu_name(),
@@ -88,10 +88,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="only the first so many: what comes later does not change them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS / "keras")
     arguments = parser.parse_args()
-    found = train(arguments.network, arguments.seed, arguments.threads)
+    found = train(arguments.network, arguments.seed, arguments.epochs, arguments.threads)
     folder = arguments.results / arguments.network
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / f"seed-{arguments.seed}.json", json.dumps(found, indent=1) + "\n")

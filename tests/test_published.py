@@ -1,5 +1,6 @@
 """The committed results against their recipes, and the pages against the results."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from parsimony.published import (
     changes,
     current_recipe,
     full_table,
+    keras_table,
     pages,
     recipe,
     rows,
@@ -133,6 +135,17 @@ def test_tables_tell_means_from_single_runs() -> None:
     assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread |" in line
     assert "not run yet" in short_table([row()])
     assert "not run yet" in full_table([row()])
+
+
+def test_keras_is_compared_at_the_same_epoch(tmp_path: Path) -> None:
+    folder = tmp_path / "keras" / "mnist_narrow"
+    folder.mkdir(parents=True)
+    for seed, accuracies in enumerate(([0.97, 0.98, 0.99], [0.96, 0.97])):
+        (folder / f"seed-{seed}.json").write_text(json.dumps({"test_accuracy": accuracies}))
+    ours = replace(made_up(), history=[{"watched_test/accuracy": accuracy} for accuracy in (0.95, 0.985, 0.99)])
+    line = keras_table([row(ours)], tmp_path).splitlines()[-1]
+    assert line == "| `mnist_narrow` | 2 | 97.50 ± 0.71 % (n=2) | 98.50 % (n=1) | 98.00 97.00 |"
+    assert keras_table([row()], tmp_path) == "Not run yet."
 
 
 def test_the_page_has_every_command() -> None:
