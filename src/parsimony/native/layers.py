@@ -5,6 +5,7 @@ They add no state and share PyTorch's classes, so that a network takes them on a
 
 from ctypes import c_long
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from parsimony.native.library import library
 from parsimony.nets.layers import FastDropout
 
 NO_RELU, RELU_FIRST, NORM_FIRST = range(3)  # as in kernels.c
+_NO_NORM = (None, None, 0.0, 0.0, True)  # running mean and variance, momentum, epsilon, training
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Of these classes themselves: a subclass may compute something else.
 _KNOWN = (nn.ReLU, *_NORMS, nn.Dropout, FastDropout)
@@ -81,8 +83,9 @@ class _Tail:
         taken: list[nn.Module] = []
         relu, norm, dropout = NO_RELU, None, None
         for module in modules:
-            watched = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-            if watched or type(module) not in _KNOWN:
+            if type(module) not in _KNOWN:
+                break
+            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:  # who looks into a layer
                 break
             if isinstance(module, nn.ReLU) and relu == NO_RELU:
                 relu = NORM_FIRST if norm else RELU_FIRST
@@ -114,13 +117,10 @@ class _Tail:
         drop = min(round(self.dropout.p * 2**16), 2**16 - 1) if self.dropout and self.dropout.training else 0
         # A forward pass takes one number from torch's own generator: whatever seeds torch repeats the masks too.
         seed = int(torch.randint(2**63 - 1, ())) if drop else 0
-        if not self.norm:
-            return _Tails.apply(input, None, None, None, None, 0.0, 0.0, True, self.relu, drop, seed)
-        norm = self.norm
-        output = _Tails.apply(
-            *(input, norm.weight, norm.bias, norm.running_mean, norm.running_var),
-            *(norm.momentum, norm.eps, norm.training, self.relu, drop, seed),
-        )
+        tail, norm = native.Tail(input.numel(), input.shape[1], self.relu, drop, seed), self.norm
+        if not norm:
+            return _Tails.apply(input, None, None, None, tail)
+        output = _Tails.apply(input, norm.weight, norm.bias, norm, tail)
         if norm.training and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
         return output
@@ -130,32 +130,31 @@ class _Conv(Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        shape, output = _shape(images, weight, padding)
+        ctx.shape, output = _shape_and_output(images, weight, padding)
         library().conv_forward(
-            images.data_ptr(), weight.data_ptr(), _strides(weight), _pointer(bias), output.data_ptr(), shape
+            images.data_ptr(), weight.data_ptr(), _strides(weight), _pointer(bias), output.data_ptr(), ctx.shape
         )
         ctx.save_for_backward(images, weight)
-        ctx.padding, ctx.bias = padding, bias is not None
+        ctx.bias = bias is not None
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        shape, _ = _shape(images, weight, ctx.padding)
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_images = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_images = torch.empty_like(images)
             library().conv_backward_data(
-                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), shape
+                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), ctx.shape
             )
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_weight = torch.empty_like(weight)
             grad_bias = weight.new_empty(len(weight)) if ctx.bias else None
             library().conv_backward_weight(
                 *(images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight)),
-                *(_pointer(grad_bias), shape),
+                *(_pointer(grad_bias), ctx.shape),
             )
         return grad_images, grad_weight, grad_bias, None
 
@@ -164,28 +163,28 @@ class _Depthwise(Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: None, padding: int) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        shape, output = _shape(images, weight, padding)
-        library().depthwise_forward(images.data_ptr(), weight.data_ptr(), _strides(weight), output.data_ptr(), shape)
+        ctx.shape, output = _shape_and_output(images, weight, padding)
+        library().depthwise_forward(
+            images.data_ptr(), weight.data_ptr(), _strides(weight), output.data_ptr(), ctx.shape
+        )
         ctx.save_for_backward(images, weight)
-        ctx.padding = padding
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        shape, _ = _shape(images, weight, ctx.padding)
         grad = grad.contiguous(memory_format=torch.channels_last)
         grad_images = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_images = torch.empty_like(images)
             library().depthwise_backward_data(
-                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), shape
+                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), ctx.shape
             )
         if ctx.needs_input_grad[1]:
             grad_weight = torch.empty_like(weight)
             library().depthwise_backward_weight(
-                images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight), shape
+                images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight), ctx.shape
             )
         return grad_images, grad_weight, None, None
 
@@ -197,21 +196,16 @@ class _Tails(Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        running_mean: Tensor | None,
-        running_variance: Tensor | None,
-        momentum: float,
-        epsilon: float,
-        training: bool,
-        relu: int,
-        drop: int,
-        seed: int,
+        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
+        tail: native.Tail,
     ) -> Tensor:
-        ctx.tail = native.Tail(input.numel(), input.shape[1], relu, drop, seed)
-        ctx.norm = weight is not None
+        ctx.tail, ctx.norm = tail, norm is not None
         saved, output = input.new_empty(4 * input.shape[1]), torch.empty_like(input)
+        running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps, norm.training) if norm else _NO_NORM
+        mean, variance, momentum, epsilon, training = running
         library().tail_forward(
-            *(input.data_ptr(), *map(_pointer, (weight, bias, running_mean, running_variance))),
-            *(momentum, epsilon, training, saved.data_ptr(), output.data_ptr(), ctx.tail),
+            *(input.data_ptr(), _pointer(weight), _pointer(bias), _pointer(mean), _pointer(variance)),
+            *(momentum, epsilon, training, saved.data_ptr(), output.data_ptr(), tail),
         )
         ctx.save_for_backward(input, saved)
         return output
@@ -227,7 +221,7 @@ class _Tails(Function):
             *(input.data_ptr(), grad.data_ptr(), saved.data_ptr(), _pointer(grad_weight), _pointer(grad_bias)),
             *(grad_input.data_ptr(), ctx.tail),
         )
-        return grad_input, grad_weight, grad_bias, *[None] * 8
+        return grad_input, grad_weight, grad_bias, None, None
 
 
 class _Pool(Function):
@@ -269,16 +263,27 @@ def _runs_natively(input: Tensor) -> bool:
     return on_cpu and input.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
-def _shape(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:
-    n, inputs, height, width = images.shape
-    outputs, kernel = weight.shape[0], weight.shape[2]
-    shape = native.Shape(n, height, width, inputs, outputs, kernel, padding)
-    size = (n, outputs, height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1)
+def _shape_and_output(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:
+    shape, size = _sizes(images.shape, weight.shape, padding)
     return shape, torch.empty(size, memory_format=torch.channels_last)
 
 
+# Cached, since at a batch of 32 what Python does for a layer takes as long as its small convolutions.
+@lru_cache
+def _sizes(images: tuple[int, ...], weight: tuple[int, ...], padding: int) -> tuple[native.Shape, tuple[int, ...]]:
+    n, inputs, height, width = images
+    outputs, _, kernel, _ = weight
+    shape = native.Shape(n, height, width, inputs, outputs, kernel, padding)
+    return shape, (n, outputs, height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1)
+
+
 def _strides(weight: Tensor) -> Any:
-    return (c_long * 4)(*weight.stride())
+    return _as_longs(weight.stride())
+
+
+@lru_cache
+def _as_longs(strides: tuple[int, ...]) -> Any:
+    return (c_long * 4)(*strides)
 
 
 def _pointer(tensor: Tensor | None) -> int | None:
