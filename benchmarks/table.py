@@ -1,9 +1,12 @@
 """Writes the tables of README.md from committed results: `python benchmarks/table.py`."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
+
+from start_up import FOUND
 
 from parsimony.published import filled, read_runs
 from parsimony.runs import Result
@@ -37,20 +40,40 @@ def render(results: list[dict[str, Any]]) -> str:
 def render_accuracy(engines: dict[str, list[Result]]) -> str:
     """Markdown: a row an engine, of `mnist_narrow`'s published recipe at its final epoch."""
     lines = ["| engine | test accuracy at the final epoch | seeds | each |", "|---|--:|--:|---|"]
-    means = {}
+    means, errors = {}, []
     for engine, results in engines.items():
         accuracies = [100 * result.final.test["accuracy"] for result in results if result.final and result.final.test]
         if len(accuracies) < 2:
             return "Not measured yet."
         means[engine] = statistics.mean(accuracies)
+        errors.append(statistics.stdev(accuracies) / math.sqrt(len(accuracies)))
         each = " ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         spread = f"{means[engine]:.3f} % (sd {statistics.stdev(accuracies):.3f})"
         lines.append(f"| `{engine}` | {spread} | {len(accuracies)} | {each} |")
-    return "\n".join([*lines, "", f"The means differ by {means['fast'] - means['plain']:+.3f} points (fast - plain)."])
+    difference = (
+        f"{means['fast'] - means['plain']:+.3f} points (fast - plain; standard error {math.hypot(*errors):.3f})"
+    )
+    return "\n".join([*lines, "", f"The means differ by {difference}."])
 
 
-def tables() -> tuple[str, str]:
-    return render(read()), render_accuracy({engine: read_runs(folder) for engine, folder in ENGINES.items()})
+def render_start_up(found: dict[str, Any]) -> str:
+    """Markdown: a row a figure of start_up.json."""
+    lines = [
+        f"{found['machine']}, {found['date']}, medians of {found['rounds']} runs.",
+        "",
+        "| what | measured | aim |",
+        "|---|--:|--:|",
+        f"| `python train.py --help` | {found['help']:.2f} s | 1 s |",
+        f"| from the command to the end of the first step, `mnist_sep` | {found['first_step']:.1f} s | 6 s |",
+        f"| scoring the 10,000 test images, `mnist_sep` | {found['test']:.2f} s | 1.5 s |",
+        f"| most memory that a training and test of `cifar_sep` held | {found['peak_mb'] / 1000:.2f} GB | 2.5 GB |",
+    ]
+    return "\n".join(lines)
+
+
+def tables() -> tuple[str, str, str]:
+    engines = {engine: read_runs(folder) for engine, folder in ENGINES.items()}
+    return render(read()), render_start_up(json.loads(FOUND.read_text())), render_accuracy(engines)
 
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:

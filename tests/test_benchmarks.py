@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import bench
 import step_profile
 import table
+from test_published import made_up
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +107,13 @@ def test_profile_tells_kinds_of_work_apart() -> None:
     assert ("data", "backward") not in totals
     text = step_profile.table(totals, 1, wall=sum(totals.values()) / 1e3 * 2)
     assert text.splitlines()[-1].split()[-1] == "50.0%"
+
+
+def test_engines_are_compared_with_the_standard_error() -> None:
+    engines = {
+        "fast": [made_up(seed, final) for seed, final in enumerate((0.994, 0.992))],
+        "plain": [made_up(seed, final) for seed, final in enumerate((0.9915, 0.9915))],
+    }
+    text = table.render_accuracy(engines)
+    assert "| `fast` | 99.300 % (sd 0.141) | 2 | 99.40 99.20 |" in text
+    assert text.endswith("The means differ by +0.150 points (fast - plain; standard error 0.100).")
