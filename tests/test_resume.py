@@ -1,5 +1,6 @@
 """A run that broke off and went on ends as one that never broke off, bit for bit."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,13 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [
+            {name: value for name, value in row.items() if "per_second" not in name} for row in csv.DictReader(file)
+        ]
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_weights_are_those_of_an_unbroken_run(recipe: tuple[str, ...], tmp_path: Path) -> None:
     unbroken = train_in(tmp_path / "unbroken", *RUN, *recipe)
@@ -111,6 +119,17 @@ def test_nor_where_it_broke_off_before_its_first_checkpoint(tmp_path: Path) -> N
     assert not (tmp_path / "broken" / "checkpoints").exists()
     train_in(tmp_path / "broken", *RUN)
     assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("step", [STEPS - 1, 2 * STEPS + 3], ids=["before its first checkpoint", "after its second"])
+def test_nor_has_the_csv_file(step: int, tmp_path: Path) -> None:
+    run = (*RUN, "logger=csv")
+    train_in(tmp_path / "unbroken", *run)
+    break_off(tmp_path / "broken", step, *run)
+    with (tmp_path / "broken" / "metrics.csv").open("a") as file:
+        file.write("1,2")  # the power went amid a line
+    train_in(tmp_path / "broken", *run)
+    assert table(tmp_path / "broken") == table(tmp_path / "unbroken")
 
 
 def test_a_run_that_moved_keeps_its_best_epoch(tmp_path: Path) -> None:

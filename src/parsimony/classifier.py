@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -145,8 +144,7 @@ class Classifier(pl.LightningModule):
         # Lightning would log them after the checkpoint is saved: a run killed in between would lose them.
         for logger in self.loggers:
             logger.log_metrics({**figures, "epoch": self.current_epoch}, self.global_step - 1)
-            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
-                logger.experiment.flush()
+            logger.save()
         times = {"seconds": self.seconds, "elapsed": time.perf_counter() - self.fit_started}
         self.history.append({"epoch": self.current_epoch + 1, **times, **metrics})
 

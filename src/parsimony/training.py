@@ -297,10 +297,10 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
 
 
 def _loggers(cfg: DictConfig, at_step: int) -> list[Any]:
-    # What a run logged after the checkpoint that it goes on from will be logged again: TensorBoard is told to drop it.
-    drops = {"pytorch_lightning.loggers.TensorBoardLogger": {"purge_step": at_step}}
+    # What a run logged after the checkpoint that it goes on from will be logged again: these can be told to drop it.
+    drops = ("pytorch_lightning.loggers.TensorBoardLogger", "parsimony.loggers.CSVLogger")
     nodes = [node for node in (cfg.get("logger") or {}).values() if node]
-    return [build(node, Logger, **drops.get(node["_target_"], {})) for node in nodes]
+    return [build(node, Logger, **{"purge_step": at_step} if node["_target_"] in drops else {}) for node in nodes]
 
 
 def _validation_name(validation: int | str) -> str | None:
