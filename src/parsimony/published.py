@@ -151,16 +151,15 @@ def full_table(rows: Iterable[Row]) -> str:
 
 
 def keras_table(rows: Iterable[Row], results: Path = RESULTS) -> str:
-    """The same recipes, trained in Keras itself by benchmarks/keras_training.py, beside ours at the same epoch."""
+    """The same recipes, trained in Keras itself by benchmarks/keras_training.py, beside ours: a line for each length of run."""
     lines = [
         "| network | after epoch | in Keras: mean ± sd (runs) | ours: mean ± sd (runs) | each run in Keras, by seed |",
         "|---|--:|--:|--:|---|",
     ]
     for row in rows:
         keras = [json.loads(path.read_text()) for path in sorted((results / "keras" / row.network).glob("seed-*.json"))]
-        if keras and row.runs:
-            epochs = min(len(run["test_accuracy"]) for run in keras)
-            theirs = [100 * run["test_accuracy"][epochs - 1] for run in keras]
+        for epochs in sorted({len(run["test_accuracy"]) for run in keras}) if row.runs else []:
+            theirs = [100 * run["test_accuracy"][epochs - 1] for run in keras if len(run["test_accuracy"]) >= epochs]
             ours = [100 * run.history[epochs - 1]["watched_test/accuracy"] for run in row.runs]
             each = " ".join(f"{accuracy:.2f}" for accuracy in theirs)
             lines.append(_line(f"`{row.network}`", str(epochs), spread(theirs), spread(ours), each))
