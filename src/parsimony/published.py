@@ -151,7 +151,7 @@ def full_table(rows: Iterable[Row]) -> str:
 
 
 def keras_table(rows: Iterable[Row], results: Path = RESULTS) -> str:
-    """The same recipes, trained in Keras itself by benchmarks/keras_training.py, beside ours: a line for each length of run."""
+    """The recipes trained in Keras itself by benchmarks/keras_training.py, beside ours: a line for each length."""
     lines = [
         "| network | after epoch | in Keras: mean ± sd (runs) | ours: mean ± sd (runs) | each run in Keras, by seed |",
         "|---|--:|--:|--:|---|",
