@@ -105,7 +105,7 @@ def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str
         ("data.augment_epochs=15", ["data.augment_epochs"]),
         ("augment=digits", ["augment"]),
         ("trainer.max_epochs=5", ["trainer.max_epochs"]),
-        ("callbacks=[default,ema]", ["callbacks.ema"]),
+        ("callbacks=[default,ema]", ["callbacks.ema.decay"]),
         ("label_smoothing=0.1", ["label_smoothing"]),
         ("engine=plain", []),
         ("seed=3", []),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn
 
 from parsimony.callbacks import Reseed
+from parsimony.classifier import Classifier
 from parsimony.config import check
 from parsimony.data.sources import Digits
 from parsimony.errors import InputError, RunError
@@ -344,6 +346,23 @@ def test_averaged_weights_are_those_tested_and_saved(tmp_path: Path) -> None:
     assert averaged.final.train == plain.final.train
     assert not same(weights(averaged), weights(plain))
     assert averaged.final.test != plain.final.test
+
+
+def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    after_step, end = [], Classifier.on_train_batch_end
+
+    def record(self: Classifier, *arguments: Any) -> None:
+        after_step.append({f"net.{name}": tensor.clone() for name, tensor in self.net.named_parameters()})
+        end(self, *arguments)
+
+    monkeypatch.setattr(Classifier, "on_train_batch_end", record)
+    keys = ("trainer.max_epochs=1", "callbacks=[default,ema]", "callbacks.ema.decay=0.33")
+    saved = weights(run(*QUICK, *keys, "trainer.limit_train_batches=5"))
+    assert len(after_step) == 5
+    for name, average in after_step[0].items():
+        for decay, tensors in zip([3 / 12, 4 / 13, 0.33, 0.33], after_step[1:], strict=True):
+            average = decay * average + (1 - decay) * tensors[name]
+        assert torch.allclose(saved[name], average, rtol=1e-5, atol=1e-7), name
 
 
 def test_early_stopping_ends_a_run(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What goes on beside a training: seeds, Ctrl-C, progress on the terminal, pictures in TensorBoard."""
+"""What goes on beside a training: seeds, averaged weights, Ctrl-C, progress, pictures in TensorBoard."""
 
 import signal
 import sys
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from parsimony import pictures
@@ -48,6 +49,29 @@ class CtrlC(Callback):
             raise KeyboardInterrupt
 
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
+
+
+class EMA(WeightAveraging):
+    """Validates, tests and saves an exponential moving average of the weights and of batch norm's statistics.
+
+    After n steps `decay` (0 to 1) of the average is kept, but at most (1 + n) / (10 + n), as TensorFlow's does: a short
+    training would else be left with its first weights.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        super().__init__(multi_avg_fn=self._average)
+        self.decay = decay
+        self.steps = 0
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        if step_idx is None:
+            return False
+        self.steps = step_idx + 1
+        return True
+
+    def _average(self, averages: Any, values: Any, count: Any) -> None:
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        get_ema_multi_avg_fn(decay)(averages, values, count)
 
 
 class Progress(TQDMProgressBar):

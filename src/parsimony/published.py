@@ -26,7 +26,8 @@ BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
 
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
 RECIPE = (
-    *("model", "augment", "optimizer", "scheduler", "label_smoothing", "trainer.max_epochs", "callbacks.ema"),
+    *("model", "augment", "optimizer", "scheduler", "label_smoothing", "trainer.max_epochs"),
+    "callbacks.ema.decay",
     *("data.source.name", "data.batch_size", "data.validation", "data.train_images", "data.augment_epochs"),
 )
 
