@@ -21,17 +21,20 @@ from parsimony.config import CONF
 from parsimony.published import RESULTS
 from parsimony.runs import PROJECT, cpu_name, replace_file
 
-NETWORKS = ("mnist_sep", "mnist_dropout", "mnist_taper", "mnist_narrow", "mnist_narrow_early_pool", "mnist_squeeze")
+NETWORKS = (
+    *("mnist_sep", "mnist_dropout", "mnist_taper", "mnist_narrow", "mnist_narrow_early_pool", "mnist_squeeze"),
+    "cifar_sep",
+)
 
 
 def recipe(network: str) -> dict[str, Any]:
-    """Of the networks whose rate falls by inverse_time: what Keras has to know, and the images."""
+    """Of the networks whose rate falls by inverse_time or stays: what Keras has to know, and the images."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"experiment=reproduce/{network}", f"data.root={PROJECT / 'data'}"])
     images = instantiate(cfg.data.source).load()
     return {
         "lr": cfg.optimizer.lr,
-        "decay": cfg.scheduler.decay,
+        "decay": cfg.scheduler.get("decay", 0.0),  # constant has none
         "batch": cfg.data.batch_size,
         "epochs": cfg.trainer.max_epochs,
         "train": _arrays(images.train),
