@@ -93,6 +93,13 @@ def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str
     assert now["model"]["_target_"].rpartition(".")[2] in group_options("model")
 
 
+@pytest.mark.parametrize("network", [recipe.network for recipe in rows() if recipe.network.endswith("_plus")])
+def test_a_recipe_of_our_own_keeps_the_network_and_the_epochs(network: str) -> None:
+    ours, theirs = (current_recipe(f"reproduce/{name}") for name in (network, network.removesuffix("_plus")))
+    assert ours["model"]["_target_"] == theirs["model"]["_target_"]
+    assert ours["trainer.max_epochs"] == theirs["trainer.max_epochs"]
+
+
 @pytest.mark.parametrize(
     ("override", "changed"),
     [

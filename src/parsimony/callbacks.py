@@ -61,17 +61,10 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
-        self.steps = 0
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        if step_idx is None:
-            return False
-        self.steps = step_idx + 1
-        return True
-
-    def _average(self, averages: Any, values: Any, count: Any) -> None:
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        get_ema_multi_avg_fn(decay)(averages, values, count)
+    def _average(self, averages: Any, values: Any, count: Tensor) -> None:
+        steps = int(count) + 1  # the first is copied, not averaged
+        get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averages, values, count)
 
 
 class Progress(TQDMProgressBar):
