@@ -153,6 +153,14 @@ def test_custom_modules_are_counted_once_under_their_class_name() -> None:
     assert summary.layers[-1].macs == 2 * 6 * 6 * 2
 
 
+def test_a_layer_shared_by_two_blocks_has_a_row_for_each_call() -> None:
+    shared = nn.Conv2d(2, 2, 1)
+    net = nn.Sequential(nn.Sequential(shared), nn.ReLU(), nn.Sequential(shared))
+    first, _, second = summarize(net, (2, 5, 5)).layers
+    assert (first.name, first.parameters, first.macs) == ("0.0", 6, 100)
+    assert (second.name, second.parameters, second.macs) == ("0.0", 0, 100)
+
+
 def test_changes_nothing() -> None:
     net = by_hand().train()
     net[1].eval()

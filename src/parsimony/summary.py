@@ -154,13 +154,19 @@ class _Call(NamedTuple):
     is_layer: bool
 
 
-def _modules(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
-    """(name, module, whether it is a layer), not looking inside layers."""
+def _modules(
+    module: nn.Module, name: str = "", seen: set[nn.Module] | None = None
+) -> Iterator[tuple[str, nn.Module, bool]]:
+    """(name, module, whether it is a layer), not looking inside layers; one in several places under its first name."""
+    seen = set() if seen is None else seen
+    if module in seen:
+        return
+    seen.add(module)
     is_layer = isinstance(module, LAYERS) or not any(module.children())
     yield name, module, is_layer
     if not is_layer:
         for child_name, child in module.named_children():
-            yield from _modules(child, f"{name}.{child_name}" if name else child_name)
+            yield from _modules(child, f"{name}.{child_name}" if name else child_name, seen)
 
 
 def _trace(net: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
