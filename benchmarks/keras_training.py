@@ -22,13 +22,13 @@ from parsimony.published import RESULTS
 from parsimony.runs import PROJECT, cpu_name, replace_file
 
 NETWORKS = (
-    *("mnist_sep", "mnist_dropout", "mnist_taper", "mnist_narrow", "mnist_narrow_early_pool", "mnist_squeeze"),
-    "cifar_sep",
+    *("mnist_wide", "mnist_plain", "mnist_sep", "mnist_dropout", "mnist_taper", "mnist_taper_small", "mnist_narrow"),
+    *("mnist_narrow_early_pool", "mnist_squeeze", "cifar_base", "cifar_sep"),
 )
 
 
 def recipe(network: str) -> dict[str, Any]:
-    """Of the networks whose rate falls by inverse_time or stays: what Keras has to know, and the images."""
+    """What Keras has to know of a published recipe, and the images."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"experiment=reproduce/{network}", f"data.root={PROJECT / 'data'}"])
     images = instantiate(cfg.data.source).load()
@@ -37,7 +37,7 @@ def recipe(network: str) -> dict[str, Any]:
         "decay": cfg.scheduler.get("decay", 0.0),  # constant has none
         "batch": cfg.data.batch_size,
         "epochs": cfg.trainer.max_epochs,
-        "train": _arrays(images.train),
+        "train": [array[: cfg.data.train_images] for array in _arrays(images.train)],
         "test": _arrays(images.test),
     }
 
