@@ -1,6 +1,8 @@
 """The records: their recipes keep their budgets, and the tables say what the runs say."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import compose_run
@@ -9,7 +11,16 @@ from test_published import made_up
 
 from parsimony.config import CONF
 from parsimony.published import Row, current_recipe
-from parsimony.records import ablation_rows, ablation_table, pareto, public, record_rows, record_table, records
+from parsimony.records import (
+    ablation_rows,
+    ablation_table,
+    pareto,
+    public,
+    record_rows,
+    record_table,
+    records,
+    time_table,
+)
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize
@@ -75,3 +86,11 @@ def test_what_is_asked_for_by_name() -> None:
     for name in ("ablation", "ablation/mnist_tiny", "ablation/mnist_tiny/no_ema"):
         assert asked_for(ablation, name)
         assert not asked_for(row(), name)
+
+
+def test_the_table_of_times(tmp_path: Path) -> None:
+    path = tmp_path / "record_time.json"
+    assert time_table(path) == "Not measured yet."
+    runs = [{"seed": seed, "seconds": seconds, "accuracy": 0.994} for seed, seconds in enumerate((70.4, 90.0, 71.2))]
+    path.write_text(json.dumps({"record": "mnist_5_epochs", "machine": "a CPU", "date": "2026-01-02", "runs": runs}))
+    assert time_table(path).splitlines()[-1] == "| `mnist_5_epochs` | 71 s | 90 s | 70 90 71 | 99.40 ± 0.00 % (n=3) |"

@@ -202,7 +202,7 @@ def filled(text: str, *tables: str) -> str:
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Every page with tables of published results, and each network's model card, as it should read."""
     from parsimony.cards import card  # these build on the rows
-    from parsimony.records import ablation_rows, ablation_table, record_rows, record_table
+    from parsimony.records import ablation_rows, ablation_table, record_rows, record_table, time_table
 
     found, records = rows(results), record_rows(results)
     return {
@@ -210,7 +210,12 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
         PAGE: filled(PAGE.read_text(), full_table(found), keras_table(found, results), notes(found)),
         **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
         SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
-        RECORDS: filled(RECORDS.read_text(), record_table(records), ablation_table(records, ablation_rows(results))),
+        RECORDS: filled(
+            RECORDS.read_text(),
+            record_table(records),
+            time_table(results / "record_time.json"),
+            ablation_table(records, ablation_rows(results)),
+        ),
     }
 
 

@@ -3,6 +3,7 @@
 `python -m parsimony.published` (make results) writes docs/records.md and its picture from this.
 """
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from parsimony.published import RESULTS, Row, read_runs, spread
 from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, scale
 
 Records = dict[str, dict[str, Any]]
+TIME = RESULTS / "record_time.json"  # written by benchmarks/record_time.py
 
 
 def records() -> Records:
@@ -96,6 +98,26 @@ def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
                 f"| | {ablation.change.replace('_', ' ')} | {by} | {spread([*found.values()])} | {difference} |"
             )
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def time_table(path: Path = TIME) -> str:
+    """Seconds from the command to the prompt, a row a seed, against the record's aim."""
+    if not path.exists():
+        return "Not measured yet."
+    found = json.loads(path.read_text())
+    seconds = [run["seconds"] for run in found["runs"]]
+    accuracies = [100 * run["accuracy"] for run in found["runs"]]
+    aim, median = records()[found["record"]]["seconds"], statistics.median(seconds)
+    return "\n".join(
+        [
+            f"On {found['machine']}, {found['date']}, with nothing beside it:",
+            "",
+            "| record | median | aim | each | test accuracy: mean ± sd (runs) |",
+            "|---|--:|--:|---|--:|",
+            f"| `{found['record']}` | {median:.0f} s | {aim} s | {' '.join(f'{each:.0f}' for each in seconds)} "
+            f"| {spread(accuracies)} |",
+        ]
+    )
 
 
 def public() -> list[dict[str, Any]]:
