@@ -140,6 +140,9 @@ def test_tables_tell_means_from_single_runs() -> None:
     assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01 |" in short_table([several])
     line = full_table([several]).splitlines()[-1]
     assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread |" in line
+    faster = replace(made_up(1), device="b CPU, 4 cores", seconds={"fit": 100.0, "epoch": 5.0})
+    line = full_table([row(made_up(), faster, made_up(2))]).splitlines()[-1]
+    assert line.endswith("| 20 and 5 | a CPU, 2 cores, 1 thread and b CPU, 4 cores, 1 thread |")
     assert "not run yet" in short_table([row()])
     assert "not run yet" in full_table([row()])
 
@@ -210,5 +213,5 @@ def test_an_unknown_network_is_one_sentence() -> None:
     command = [sys.executable, "-m", "parsimony.reproduce", "mnist_nrrow"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "there is no recipe mnist_nrrow; there are reproduce/mnist_wide, reproduce/mnist_plain" in done.stderr
+    assert "there is no recipe mnist_nrrow; there are reproduce/mnist_wide, reproduce/mnist_wide_plus" in done.stderr
     assert "Traceback" not in done.stderr

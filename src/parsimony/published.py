@@ -132,6 +132,9 @@ def full_table(rows: Iterable[Row]) -> str:
             lines.append(_line(f"`{row.network}`", *["-"] * 5, _percent(row.reported), "not run yet", *["-"] * 5))
             continue
         run = row.runs[0]
+        machines: dict[str, list[float]] = {}  # and the seconds an epoch of each run there
+        for each in row.runs:
+            machines.setdefault(f"{each.device}, {_threads(each)}", []).append(each.seconds["epoch"])
         lines.append(
             _line(
                 f"`{row.network}`",
@@ -144,8 +147,8 @@ def full_table(rows: Iterable[Row]) -> str:
                 row.verdict or "-",
                 " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies()),
                 spread(row.accuracies("best")),
-                f"{statistics.median(run.seconds['epoch'] for run in row.runs):.0f}",
-                " and ".join(sorted({f"{run.device}, {_threads(run)}" for run in row.runs})),
+                " and ".join(f"{statistics.median(seconds):.0f}" for seconds in machines.values()),
+                " and ".join(machines),
             )
         )
     return "\n".join(lines)
