@@ -18,13 +18,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from parsimony.config import CONF
-from parsimony.published import RESULTS
+from parsimony.published import RESULTS, rows
 from parsimony.runs import PROJECT, cpu_name, replace_file
 
-NETWORKS = (
-    *("mnist_wide", "mnist_plain", "mnist_sep", "mnist_dropout", "mnist_taper", "mnist_taper_small", "mnist_narrow"),
-    *("mnist_narrow_early_pool", "mnist_squeeze", "cifar_base", "cifar_sep"),
-)
+NETWORKS = [row.network for row in rows() if not row.network.endswith(("_plus", "_augmented"))]
 
 
 def recipe(network: str) -> dict[str, Any]:

@@ -42,5 +42,5 @@ def measure(seeds: int = 3) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    TIME.write_text(json.dumps(measure(), indent=1) + "\n")
+    runs.replace_file(TIME, json.dumps(measure(), indent=1) + "\n")
     print(TIME.read_text(), end="")

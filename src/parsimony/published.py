@@ -205,7 +205,7 @@ def filled(text: str, *tables: str) -> str:
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Every page with tables of published results, and each network's model card, as it should read."""
     from parsimony.cards import card  # these build on the rows
-    from parsimony.records import ablation_rows, ablation_table, record_rows, record_table, time_table
+    from parsimony.records import TIME, ablation_rows, ablation_table, record_rows, record_table, time_table
 
     found, records = rows(results), record_rows(results)
     return {
@@ -216,7 +216,7 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
         RECORDS: filled(
             RECORDS.read_text(),
             record_table(records),
-            time_table(results / "record_time.json"),
+            time_table(results / TIME.name),
             ablation_table(records, ablation_rows(results)),
         ),
     }

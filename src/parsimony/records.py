@@ -100,8 +100,8 @@ def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
-def time_table(path: Path = TIME) -> str:
-    """Seconds from the command to the prompt, a row a seed, against the record's aim."""
+def time_table(path: Path) -> str:
+    """Seconds from the command to the prompt, against the record's aim."""
     if not path.exists():
         return "Not measured yet."
     found = json.loads(path.read_text())

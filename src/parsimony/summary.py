@@ -154,19 +154,15 @@ class _Call(NamedTuple):
     is_layer: bool
 
 
-def _modules(
-    module: nn.Module, name: str = "", seen: set[nn.Module] | None = None
-) -> Iterator[tuple[str, nn.Module, bool]]:
+def _modules(net: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
     """(name, module, whether it is a layer), not looking inside layers; one in several places under its first name."""
-    seen = set() if seen is None else seen
-    if module in seen:
-        return
-    seen.add(module)
-    is_layer = isinstance(module, LAYERS) or not any(module.children())
-    yield name, module, is_layer
-    if not is_layer:
-        for child_name, child in module.named_children():
-            yield from _modules(child, f"{name}.{child_name}" if name else child_name, seen)
+    inside: set[nn.Module] = set()
+    for name, module in net.named_modules():
+        if module not in inside:
+            is_layer = isinstance(module, LAYERS) or not any(module.children())
+            if is_layer:
+                inside.update(module.modules())
+            yield name, module, is_layer
 
 
 def _trace(net: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
