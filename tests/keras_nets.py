@@ -225,3 +225,23 @@ def cifar_sep() -> keras.Sequential:
             Dense(10),
         ]
     )
+
+
+def cifar_plain() -> keras.Sequential:
+    return keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            *(Conv2D(24, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),  # 32
+            *(Conv2D(24, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            *(Conv2D(24, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            MaxPooling2D(2),  # 16
+            *(Conv2D(40, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            *(Conv2D(40, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            *(Conv2D(40, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            MaxPooling2D(2),  # 8
+            *(Conv2D(56, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            *(Conv2D(56, 3, padding="same", use_bias=False), BatchNormalization(), ReLU()),
+            GlobalAveragePooling2D(),
+            Dense(10),
+        ]
+    )

@@ -21,6 +21,7 @@ COUNTS = {
     mnist.mnist_micro: (2_472, 2_388, 84),
     cifar.cifar_base: (1_172_410, 1_172_410, 0),
     cifar.cifar_sep: (92_901, 91_237, 1_664),
+    cifar.cifar_plain: (98_626, 98_018, 608),
 }
 networks = pytest.mark.parametrize("network", COUNTS, ids=lambda network: network.__name__)
 

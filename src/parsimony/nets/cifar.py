@@ -45,3 +45,22 @@ def cifar_sep(dropout: float = 0.1, dropout_dense: float = 0.25) -> nn.Sequentia
         dense(128, 256, norm=True, norm_first=True, dropout=dropout_dense),
         dense(256, 10, activation=False),
     )
+
+
+def cifar_plain(dropout: float = 0.0) -> nn.Sequential:
+    """98,626 parameters: our own, for the record. Nothing but 3x3 convolutions, norm before ReLU; no bias in them."""
+    block = partial(conv, same=True, bias=False, norm_first=True, dropout=dropout)
+    return nn.Sequential(
+        block(3, 24),  # 32
+        block(24, 24),
+        block(24, 24),
+        nn.MaxPool2d(2),  # 16
+        block(24, 40),
+        block(40, 40),
+        block(40, 40),
+        nn.MaxPool2d(2),  # 8
+        block(40, 56),
+        block(56, 56),
+        global_average_pool(),
+        dense(56, 10, activation=False),
+    )
