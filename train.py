@@ -12,7 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from parsimony.config import check, one_sentence_errors
-from parsimony.distributed.place import rank_zero_first, run_id
+from parsimony.distributed.place import is_rank_zero, rank_zero_first, run_id
 from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
@@ -34,7 +34,8 @@ def main(cfg: DictConfig) -> float | None:
         take_out_sweep(cfg)
         cfg = config_to_run(cfg)
         if result := finished(Path(cfg.folder)):
-            print(f"{result.table()}\nThis run is complete: {cfg.folder}")
+            if is_rank_zero():
+                print(f"{result.table()}\nThis run is complete: {cfg.folder}")
             return result.best_validation_accuracy
         from parsimony.training import train  # takes seconds to import, so after the checks
 

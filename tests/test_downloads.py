@@ -165,6 +165,14 @@ def test_when_nothing_can_be_had_each_mirror_has_its_reason(serve, tmp_path, mon
     assert "by hand" in told
     assert "data=digits" in told
     assert left_in(tmp_path) == set()
+    assert not (tmp_path / "small").exists()
+
+
+def test_what_was_downloaded_stays_when_the_rest_cannot_be_had(serve, tmp_path) -> None:
+    files = dict([*idx_files().items()][:2])
+    with pytest.raises(InputError, match="HTTP 404"):
+        small_idx(tmp_path / "new" / "data", mirrors=[serve(files).url]).download()
+    assert left_in(tmp_path / "new" / "data" / "small") == set(files)
 
 
 def test_no_network_is_told_in_seconds(tmp_path) -> None:

@@ -207,7 +207,8 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
         (("resume={run}", "optimizer.lr=0.1"), "leave out optimizer.lr=0.1. Only engine.threads, "),
         (("resume={nowhere}",), "is no run's folder: it has no config.yaml"),
         (("resume={damaged}",), "config.yaml is damaged"),
-        (("model=mnist_sep",), "holds a run of another config: remove it, or take another hydra.run.dir"),
+        ((*RUN, "optimizer.lr=0.1"), r"another config \(optimizer.lr\): remove it, or take another hydra.run.dir"),
+        (("model=mnist_sep",), r"another config \(.*, .*, .* and \d+ more\): remove it"),
     ],
 )
 def test_what_it_does_not_go_on_with(overrides: tuple[str, ...], sentence: str, tmp_path: Path) -> None:

@@ -91,12 +91,14 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _check_same(cfg: DictConfig, folder: Path) -> None:
-    """Raises InputError where `folder` holds a run of another config."""
+    """Raises InputError where `folder` holds a run of another config, with the keys in which it differs."""
     if not (folder / "config.yaml").exists():
         return
     kept, now = settings(kept_config(folder)), settings(OmegaConf.to_container(cfg, resolve=True))
     if kept != now:
-        raise InputError(f"{folder} holds a run of another config: remove it, or take another hydra.run.dir.")
+        keys = [key for key in {**now, **kept} if key not in kept or key not in now or kept[key] != now[key]]
+        told = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        raise InputError(f"{folder} holds a run of another config ({told}): remove it, or take another hydra.run.dir.")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """train(cfg) -> Result: the one straight road from a config to a result."""
 
 import logging
-import os
 import statistics
 import sys
 import threading
@@ -17,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from parsimony import checkpoints, hparams, runs
 from parsimony.callbacks import CtrlC, Reseed
 from parsimony.checkpoint_files import CheckpointFiles
+from parsimony.checks import check_batches, check_devices, check_outputs
 from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
@@ -35,7 +34,7 @@ from parsimony.engine import Engine
 from parsimony.errors import InputError
 from parsimony.resume import alone, settings
 from parsimony.runs import Epoch, Result
-from parsimony.summary import Summary, check_budget, summarize
+from parsimony.summary import check_budget, summarize
 from parsimony.targets import build, check_objects
 
 # What Lightning says of its own insides, or of choices made here on purpose.
@@ -70,13 +69,14 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     typed = any(override.startswith("trainer.devices=") for override in overrides)
     devices = group.devices(plain_config["trainer"]["devices"], typed)
-    _check_devices(cfg.trainer.accelerator, devices["devices"])
+    check_devices(cfg.trainer.accelerator, devices["devices"])
     engine = build(cfg.engine, Engine)
     engine.start()
     pl.seed_everything(cfg.seed, verbose=False)
     net = build(cfg.model, nn.Module)
     data: ImageData = build(cfg.data, ImageData, augment=build(cfg.augment, Augment), seed=cfg.seed)
-    summary = _summarize(net, data, cfg)
+    summary = summarize(net, data.source.shape)
+    check_outputs(summary, data, cfg.name)
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     layers = engine.layers_on(on_gpu)
     net = engine.prepare(net, layers)
@@ -118,7 +118,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         "data": data.images.sha256,
         "version of PyTorch": torch.__version__,
     }
-    _check_batches(net, data, trainer.world_size)
+    check_batches(net, data, trainer.world_size)
     result = Result(
         name=str(cfg.name),
         overrides=overrides,
@@ -233,47 +233,6 @@ def _scores(metrics: Any, tag: str) -> runs.Scores:
     if f"{tag}/loss" not in metrics:
         return None
     return {"loss": float(metrics[f"{tag}/loss"]), "accuracy": float(metrics[f"{tag}/accuracy"])}
-
-
-def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
-    gpus = torch.cuda.device_count()
-    wants_gpu = accelerator in ("gpu", "cuda")
-    if (wants_gpu and not gpus) or (accelerator == "mps" and not torch.backends.mps.is_available()):
-        raise InputError(
-            f"trainer.accelerator={accelerator} needs a GPU that PyTorch {torch.__version__} can use and this machine "
-            "shows none: leave it out, or take trainer.accelerator=cpu."
-        )
-    on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
-    cores = os.cpu_count() or 1  # several processes on one are slow, but compute the same
-    most, there = (gpus, f"{gpus} GPUs") if on_gpu else (8 * cores, f"{cores} CPU cores, for at most 8 processes each")
-    if isinstance(devices, int) and not 1 <= devices <= most:
-        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there}.")
-
-
-def _summarize(net: nn.Module, data: ImageData, cfg: DictConfig) -> Summary:
-    summary = summarize(net, data.source.shape)
-    classes = len(data.source.classes)
-    if summary.layers[-1].output != (classes,):
-        outputs = "x".join(map(str, summary.layers[-1].output))
-        raise InputError(
-            f"{cfg.name} gives {outputs} outputs on the images of {data.source.name}, which has {classes} classes: "
-            "take a network made for these images."
-        )
-    return summary
-
-
-def _check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
-    images = len(data.train.labels)
-    smallest = images % data.batch_size or data.batch_size
-    normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
-    needed = 2 if normalises else 1
-    if smallest // processes < needed:
-        among = f" for {processes} processes" if processes > 1 else ""
-        each = f"{'batch norm needs two' if normalises else 'it takes one'}{' in each' if among else ''}"
-        raise InputError(
-            f"data.batch_size={data.batch_size} leaves a batch of {smallest} of the {images:,} training images{among}, "
-            f"and {each}: take another batch size."
-        )
 
 
 def _callbacks(cfg: DictConfig) -> list[pl.Callback]:

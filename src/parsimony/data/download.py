@@ -7,7 +7,7 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -36,14 +36,23 @@ def matches(data: bytes, checksum: str | None) -> bool:
 def writing(folder: Path) -> Iterator[None]:
     """Makes `folder` and holds its lock, so that one process at a time writes there.
 
-    Raises InputError for a read-only folder or a full disk.
+    Folders that were made in vain go again. Raises InputError for a read-only folder or a full disk.
     """
     from filelock import FileLock
 
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            yield
+            try:
+                yield
+            except BaseException:
+                with suppress(OSError):  # something is in them
+                    if made and [path.name for path in folder.iterdir()] == [".lock"]:
+                        (folder / ".lock").unlink()
+                        for path in made:
+                            path.rmdir()
+                raise
     except OSError as error:
         raise InputError(
             f"Cannot place files in {folder} ({error}): make it writable, make room, or choose another folder with "

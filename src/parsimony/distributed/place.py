@@ -48,6 +48,11 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     return found if found and found.world > 1 else None
 
 
+def is_rank_zero() -> bool:
+    here = place()
+    return here is None or here.rank == 0
+
+
 def run_id(environment: Mapping[str, str] = os.environ) -> str:
     """Names the run's folder: the same for all processes of a run, and for the run when its launcher starts it again.
 

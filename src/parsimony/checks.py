@@ -1,0 +1,51 @@
+"""What cannot be trained together: networks, data, batches and devices. Each raises InputError with the mend."""
+
+import os
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from parsimony.data.datamodule import ImageData
+from parsimony.errors import InputError
+from parsimony.summary import Summary
+
+
+def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+    gpus = torch.cuda.device_count()
+    wants_gpu = accelerator in ("gpu", "cuda")
+    if (wants_gpu and not gpus) or (accelerator == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(
+            f"trainer.accelerator={accelerator} needs a GPU that PyTorch {torch.__version__} can use and this machine "
+            "shows none: leave it out, or take trainer.accelerator=cpu."
+        )
+    on_gpu = wants_gpu or (accelerator == "auto" and gpus > 0)
+    cores = os.cpu_count() or 1  # several processes on one are slow, but compute the same
+    most, there = (gpus, f"{gpus} GPUs") if on_gpu else (8 * cores, f"{cores} CPU cores, for at most 8 processes each")
+    if isinstance(devices, int) and not 1 <= devices <= most:
+        raise InputError(f"trainer.devices={devices} is out of range: this machine has {there}.")
+
+
+def check_outputs(summary: Summary, data: ImageData, name: str) -> None:
+    """One output a class, for the network that is called `name`."""
+    classes = len(data.source.classes)
+    if summary.layers[-1].output != (classes,):
+        outputs = "x".join(map(str, summary.layers[-1].output))
+        raise InputError(
+            f"{name} gives {outputs} outputs on the images of {data.source.name}, which has {classes} classes: "
+            "take a network made for these images."
+        )
+
+
+def check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
+    images = len(data.train.labels)
+    smallest = images % data.batch_size or data.batch_size
+    normalises = any(isinstance(module, _BatchNorm) for module in net.modules())
+    needed = 2 if normalises else 1
+    if smallest // processes < needed:
+        among = f" for {processes} processes" if processes > 1 else ""
+        each = f"{'batch norm needs two' if normalises else 'it takes one'}{' in each' if among else ''}"
+        raise InputError(
+            f"data.batch_size={data.batch_size} leaves a batch of {smallest} of the {images:,} training images{among}, "
+            f"and {each}: take another batch size."
+        )
