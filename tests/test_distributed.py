@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import compose_run
 from processes import TINY, Start, checkpoint, result, start, the_run
-from test_training import train_in, weights
+from short_runs import train_in, weights
 
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.images import attach, publish

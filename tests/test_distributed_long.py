@@ -29,7 +29,7 @@ from processes import (
     the_run,
     torchrun,
 )  # fmt: skip
-from test_training import events, weights
+from short_runs import events, weights
 
 from parsimony.runs import Result
 from parsimony.trained import load

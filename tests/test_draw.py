@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import QUIET
+from short_runs import QUIET
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 from trained_runs import untrained_run

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import group_options
-from test_training import QUICK, QUIET, train_in
+from short_runs import QUICK, QUIET, train_in
 from trained_runs import untrained_run
 
 from parsimony.errors import InputError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import compose_run
 from omegaconf import OmegaConf
+from short_runs import QUIET, train_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_training import QUIET, train_in
 from torch.utils._pytree import tree_map
 
 from parsimony.classifier import Classifier

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import RECORDS
 from omegaconf import OmegaConf
-from test_training import QUICK, QUIET, train_in
+from short_runs import QUICK, QUIET, train_in
 
 from parsimony.data.sources import Digits
 from parsimony.errors import InputError

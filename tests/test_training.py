@@ -1,9 +1,7 @@
-"""Short trainings, as `python train.py` runs them: what they compute, leave behind, refuse and say."""
+"""What short trainings compute."""
 
 import csv
-import json
 import math
-import re
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,35 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RECORDS, compose_run, group_options
-from omegaconf import OmegaConf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-from torch import Tensor, nn
+from conftest import RECORDS, group_options
+from short_runs import QUICK, QUIET, SHORT, events, same, scalars, train_in, weights
 
 from parsimony.callbacks import Reseed
 from parsimony.classifier import Classifier
-from parsimony.config import check
 from parsimony.data.sources import Digits
-from parsimony.errors import InputError, RunError
 from parsimony.nets.mnist import mnist_plain
-from parsimony.runs import Epoch, Result, replace_file
-from parsimony.training import train
+from parsimony.runs import Result
 
-SHORT = ("data=digits", "model=mnist_narrow", "trainer=cpu", "trainer.max_epochs=1", "+trainer.limit_train_batches=5")
-QUICK = (*SHORT, "~callbacks.pictures")
-
-# Of Lightning's insides, or of choices made on purpose
-QUIET = ("LeafSpec", "logging interval", "many workers", "length of `list`", "Experiment logs directory")
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
 
 Run = Callable[..., Result]
-
-
-def train_in(folder: Path, *overrides: str) -> Result:
-    cfg = compose_run(folder, *overrides)
-    check(cfg)
-    return train(cfg)
 
 
 @pytest.fixture
@@ -48,159 +29,6 @@ def run(tmp_path: Path) -> Run:
     """Trains in tmp_path/run."""
     return lambda *overrides: train_in(tmp_path / "run", *overrides)
 
-
-def events(result: Result) -> EventAccumulator:
-    return EventAccumulator(result.folder, size_guidance={"scalars": 0, "images": 0, "tensors": 0}).Reload()
-
-
-def scalars(result: Result) -> dict[str, list[float]]:
-    found = events(result)
-    return {tag: [event.value for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
-
-
-def weights(result: Result, name: str = "last") -> dict[str, Tensor]:
-    path = Path(result.folder) / "checkpoints" / f"{name}.ckpt"
-    state = torch.load(path, weights_only=True)["state_dict"]
-    return {key: value for key, value in state.items() if key.startswith("net.")}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-# What a run leaves behind
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    keys = ("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "optimizer=adam", "data.batch_size=32")
-    return train_in(tmp_path_factory.mktemp("finished"), *SHORT, *keys)
-
-
-def test_result_json_holds_the_contract(finished: Result) -> None:
-    path = Path(finished.folder) / "result.json"
-    content = json.loads(path.read_text())
-    assert content["name"] == "mnist_narrow"
-    assert "model=mnist_narrow" in content["overrides"]
-    assert (content["seed"], content["status"], content["epochs"]) == (0, "completed", 2)
-    assert content["parameters"] == {"total": 5904, "trainable": 5756, "non_trainable": 148}
-    assert content["macs"] == 800_896
-    assert content["validation"] == "200 images of the training set"
-    assert content["final"]["epoch"] == 2
-    assert content["best"]["epoch"] in (1, 2)
-    for epoch in (content["final"], content["best"]):
-        for split in ("train", "validation", "test"):
-            assert 0 <= epoch[split]["accuracy"] <= 1
-            assert math.isfinite(epoch[split]["loss"])
-    assert content["seconds"]["fit"] > content["seconds"]["epoch"] > 0
-    assert content["images_per_second"] > 0
-    assert "cores" in content["device"]
-    assert content["threads"] == 1
-    assert content["precision"] in ("32-true", "bf16-mixed")
-    assert content["versions"].keys() == {"python", "torch", "pytorch-lightning", "hydra-core", "parsimony"}
-    assert content["versions"]["torch"] == torch.__version__
-    assert content["commit"] is None or re.fullmatch("[0-9a-f]{40}", content["commit"])
-    assert content["data"]["name"] == "digits"
-    assert content["data"]["publisher"] is True
-    assert len(content["data"]["sha256"]["digits.npz"]) == 64
-    assert content["config"]["optimizer"]["_target_"] == "torch.optim.Adam"
-
-
-def test_result_json_is_read_back(finished: Result) -> None:
-    assert Result.read(Path(finished.folder) / "result.json") == finished
-
-
-def test_history_and_figures_agree(finished: Result) -> None:
-    assert [epoch["epoch"] for epoch in finished.history] == [1, 2]
-    last = finished.history[-1]
-    assert finished.final.train == {"loss": last["train/loss"], "accuracy": last["train/accuracy"]}
-    assert finished.final.validation == {"loss": last["val/loss"], "accuracy": last["val/accuracy"]}
-    assert finished.best_validation_accuracy == max(epoch["val/accuracy"] for epoch in finished.history)
-
-
-def test_the_config_is_kept_resolved_but_for_the_folder(finished: Result) -> None:
-    text = (Path(finished.folder) / "config.yaml").read_text()
-    assert set(re.findall(r"\$\{.*?\}", text)) == {"${folder}"}
-    assert finished.folder not in text
-    assert finished.config["callbacks"]["last"]["dirpath"] == "${folder}/checkpoints"
-    assert OmegaConf.to_container(OmegaConf.create(text)) == finished.config
-
-
-@pytest.mark.parametrize("name", ["last", "best"])
-def test_checkpoints_load_without_pickles(finished: Result, name: str) -> None:
-    path = Path(finished.folder) / "checkpoints" / f"{name}.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["hyper_parameters"]["optimizer.lr"] == finished.config["optimizer"]["lr"]
-    assert checkpoint["epoch"] + 1 == (finished.final if name == "last" else finished.best).epoch
-    assert checkpoint["history"] == finished.history[: checkpoint["epoch"] + 1]
-
-
-def test_the_folder_holds_nothing_else(finished: Result) -> None:
-    names = {path.name for path in Path(finished.folder).iterdir()}
-    assert {name for name in names if not name.startswith("events.")} == {
-        ".lock", "checkpoints", "config.yaml", "hparams.yaml", "result.json"
-    }  # fmt: skip
-
-
-def test_tensorboard_scalars(finished: Result) -> None:
-    found = scalars(finished)
-    for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
-        assert found[tag] == pytest.approx([epoch[tag] for epoch in finished.history])
-    assert len(found["images_per_second"]) == 2
-    assert len(found["lr-Adam"]) == len(found["train/loss_step"]) == len(found["train/accuracy_step"]) == 10
-    mean_of_steps = sum(found["train/loss_step"][:5]) / 5
-    assert mean_of_steps == pytest.approx(found["train/loss"][0], rel=1e-5)
-
-
-def test_tensorboard_text_and_images(finished: Result) -> None:
-    found = events(finished)
-    (layers,) = (found.Tensors(tag)[0] for tag in found.Tags()["tensors"] if tag.startswith("layers"))
-    assert b"Total params: 5,904" in layers.tensor_proto.string_val[0]
-    images = {tag: found.Images(tag)[0] for tag in found.Tags()["images"]}
-    assert images.keys() == {"first_batch", "confusion_matrix", "worst_mistakes"}
-    assert images["first_batch"].width == 8 * 29
-
-
-def test_tensorboard_hparams_come_with_the_final_metrics(finished: Result) -> None:
-    found = events(finished)
-    plugin = found.SummaryMetadata("_hparams_/session_start_info").plugin_data
-    hparams = HParamsPluginData.FromString(plugin.content).session_start_info.hparams
-    assert hparams["lr"].number_value == finished.config["optimizer"]["lr"]
-    assert hparams["dropout"].number_value == finished.config["model"]["dropout"]
-    assert hparams["model"].string_value == "mnist_narrow"
-    assert sorted(hparams)[:5] == ["batch_size", "dropout", "epochs", "label_smoothing", "lr"]  # those that it shows
-    for split in ("train", "validation", "test"):
-        scores = getattr(finished.final, split)
-        assert found.Scalars(f"final/accuracy_{split}")[-1].value == pytest.approx(scores["accuracy"])
-
-
-def test_without_a_terminal_an_epoch_is_a_line(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run(*QUICK, "trainer.max_epochs=2")
-    captured = capsys.readouterr()
-    lines = [line for line in captured.out.splitlines() if line.startswith("epoch ")]
-    assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
-    assert f"val/accuracy {result.history[0]['val/accuracy']:.4f}" in lines[0]
-    assert "Total params: 5,904" in captured.out
-    assert result.table() in captured.out
-    assert f"tensorboard --logdir {result.folder}" in captured.out
-    assert "it/s" not in captured.out + captured.err
-
-
-def test_the_table_shows_final_and_best() -> None:
-    epoch = {"loss": 0.5, "accuracy": 0.75}
-    result = Result("net", [], 3, "completed", epochs=2, parameters={"total": 1234}, data={"name": "digits"})
-    result.seconds = {"fit": 60.0}
-    result.final = Epoch(2, train=epoch, validation=epoch, test=epoch)
-    result.best = Epoch(1, train=epoch, validation={"loss": 0.25, "accuracy": 0.875})
-    title, head, *rows, foot = result.table().splitlines()  # rows: train, validation, test
-    assert title == "net on digits, seed 3: completed"
-    assert head.split("  ")[-1] == "best validation, epoch 1"
-    assert rows[1].split() == ["validation", "75.00", "%", "loss", "0.5000", "87.50", "%", "loss", "0.2500"]
-    assert rows[2].split()[-1] == "-"
-    assert foot.startswith("1,234 parameters; 2 epochs in 60 s")
-
-
-# What a run computes
 
 # mnist_sep's first losses with seed 0: to be changed only with a reason. In float64, since the float32 kernels of
 # different CPUs round differently, a few ReLUs near zero then open or close, and three steps on losses differ by 1 %.
@@ -388,144 +216,6 @@ def test_other_loggers_alone(logger: str, run: Run) -> None:
     assert result.status == "completed"
     assert not list(Path(result.folder).glob("events.*"))
     assert (Path(result.folder) / "metrics.csv").exists() == (logger == "logger=csv")
-
-
-# What a run refuses, before it writes anything
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ("budget.parameters=5903", "5,904 parameters are 1 more than budget.parameters=5903"),
-        ("budget.epochs=1 trainer.max_epochs=2", "2 epochs are 1 more than budget.epochs=1"),
-        ("model=mnist_sep data=cifar10", "cannot take 3x32x32 images"),
-        ("model=cifar_sep", "cannot take 1x28x28 images"),
-        ("data=mnist data.source.classes=[a,b]", "gives 10 outputs on the images of mnist, which has 2 classes"),
-        ("data.batch_size=309", "leaves a batch of 1 of the 1,237 training images, and batch norm needs two"),
-        ("data.batch_size=103 trainer=ddp_cpu", "a batch of 1 of the 1,237 training images for 2 processes"),
-        ("trainer.strategy=fsdp", "trainer.strategy takes one of auto, ddp, not fsdp"),
-        ("data.validation=0 callbacks=[default,early_stopping]", "callbacks.early_stopping needs a validation split"),
-        ("augment.crop_padding=40", "crop_padding=40 is too much"),
-        ("optimizer.betas=[2,3]", "Invalid beta parameter"),
-        ("+optimizer.lrr=1", "unexpected keyword argument 'lrr'"),
-        ("scheduler=one_cycle scheduler.pct_start=2", "scheduler.pct_start must be a number from 0 to 1"),
-        ("+trainer.profiler=foo", "Trainer cannot be built: .*simple"),
-        ("+model.foo=1", "mnist_narrow cannot be built: .*'foo'"),
-        ("+model._partial_=true", "mnist_narrow gives no Module"),
-        ("+model._recursive_=foo", "_recursive_ flag must be a bool"),
-        ("data._target_=pytorch_lightning.LightningDataModule", "gives no ImageData"),
-        ("data.source._target_=torch.nn.ReLU", "data.source gives a ReLU, which is no source of images"),
-        ("+callbacks.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Callback"),
-        ("+logger.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Logger"),
-        ("optimizer=muon optimizer.ns_steps=200", "refuses its settings: Number of steps must be less than 100"),
-        ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
-        ("engine.precision=foo", "Precision 'foo' is invalid"),
-    ],
-)
-def test_refusals_leave_nothing_behind(
-    overrides: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        train_in(tmp_path / "run", *QUICK, *overrides.split())
-    assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
-    assert capsys.readouterr().out == ""
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_missing_gpu_is_one_sentence(run: Run) -> None:
-    with pytest.raises(InputError, match=r"trainer.accelerator=gpu needs a GPU .* shows none"):
-        run(*QUICK, "trainer=gpu")
-
-
-# What becomes of a run that breaks off
-
-
-def failing(dropout: float) -> nn.Module:
-    """In the place of a network: breaks in the third training step."""
-    return Failing(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(dropout))
-
-
-class Failing(nn.Sequential):
-    steps = 0
-
-    def forward(self, input: Tensor) -> Tensor:
-        if self.training:
-            self.steps += 1
-        if self.steps == 3:
-            raise RuntimeError("out of luck")
-        return super().forward(input)
-
-
-class Interrupting(Failing):
-    def forward(self, input: Tensor) -> Tensor:
-        try:
-            return super().forward(input)
-        except RuntimeError:
-            raise KeyboardInterrupt from None
-
-
-def interrupting(dropout: float) -> nn.Module:
-    return Interrupting(nn.Flatten(), nn.Linear(784, 10), nn.Dropout(dropout))
-
-
-def broken_off(tmp_path: Path, network: str, error: type[BaseException]) -> Result:
-    keys = (
-        "model=mnist_plain",
-        f"model._target_=test_training.{network}",
-        "allow_targets=[test_training]",
-        "++trainer.limit_train_batches=2",
-    )
-    with pytest.raises(error):
-        train_in(tmp_path / "run", *QUICK, *keys, "trainer.max_epochs=3")
-    return Result.read(tmp_path / "run" / "result.json")
-
-
-def failure(folder: Path, error: type[Exception], *overrides: str) -> str:
-    """The sentence with which a run ends that fails after it began, which its result.json repeats."""
-    with pytest.raises(error) as caught:
-        train_in(folder, *QUICK, *overrides)
-    assert Result.read(folder / "result.json").status == f"failed: {caught.value}"
-    return str(caught.value)
-
-
-def test_what_lightning_finds_only_in_training_is_one_sentence(tmp_path: Path) -> None:
-    text = failure(tmp_path / "run", InputError, "++trainer.limit_train_batches=0.001")
-    assert "Please increase the `limit_train_batches` argument" in text
-
-
-def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    text = failure(tmp_path / "run", RunError, f"logger.tensorboard.name={tmp_path / 'file' / 'x'}")
-    assert f"Not a directory: {tmp_path / 'file' / 'x'}. No epoch is kept; to go on: python train.py resume=" in text
-
-
-def test_a_failure_is_recorded(tmp_path: Path) -> None:
-    result = broken_off(tmp_path, "failing", RuntimeError)
-    assert result.status == "failed: out of luck"
-    assert (result.epochs, result.final, result.best) == (1, None, None)
-    assert [epoch["epoch"] for epoch in result.history] == [1]
-    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
-
-
-def test_an_interruption_is_recorded(tmp_path: Path) -> None:
-    result = broken_off(tmp_path, "interrupting", BaseException)
-    assert (result.status, result.epochs) == ("interrupted", 1)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    (tmp_path / "result.json").mkdir()  # a place where no file can go
-    with pytest.raises(OSError, match=r"result\.json"):
-        replace_file(tmp_path / "result.json", "text")
-    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
-    replace_file(tmp_path / "other", "old")
-    replace_file(tmp_path / "other", "new")
-    assert (tmp_path / "other").read_text() == "new"
-
-
-def test_a_monitor_that_is_never_logged_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"early_stopping.monitor takes one of train/loss, .*, not foo"):
-        train_in(tmp_path, *QUICK, "callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=foo")
 
 
 @pytest.mark.parametrize("override", ["+trainer.check_val_every_n_epoch=2", "+trainer.limit_val_batches=0"])

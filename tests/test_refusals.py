@@ -1,0 +1,61 @@
+"""What a run refuses, before it writes anything."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import QUICK, QUIET, train_in
+
+from parsimony.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("budget.parameters=5903", "5,904 parameters are 1 more than budget.parameters=5903"),
+        ("budget.epochs=1 trainer.max_epochs=2", "2 epochs are 1 more than budget.epochs=1"),
+        ("model=mnist_sep data=cifar10", "cannot take 3x32x32 images"),
+        ("model=cifar_sep", "cannot take 1x28x28 images"),
+        ("data=mnist data.source.classes=[a,b]", "gives 10 outputs on the images of mnist, which has 2 classes"),
+        ("data.batch_size=309", "leaves a batch of 1 of the 1,237 training images, and batch norm needs two"),
+        ("data.batch_size=103 trainer=ddp_cpu", "a batch of 1 of the 1,237 training images for 2 processes"),
+        ("trainer.strategy=fsdp", "trainer.strategy takes one of auto, ddp, not fsdp"),
+        ("data.validation=0 callbacks=[default,early_stopping]", "callbacks.early_stopping needs a validation split"),
+        ("augment.crop_padding=40", "crop_padding=40 is too much"),
+        ("optimizer.betas=[2,3]", "Invalid beta parameter"),
+        ("+optimizer.lrr=1", "unexpected keyword argument 'lrr'"),
+        ("scheduler=one_cycle scheduler.pct_start=2", "scheduler.pct_start must be a number from 0 to 1"),
+        ("+trainer.profiler=foo", "Trainer cannot be built: .*simple"),
+        ("+model.foo=1", "mnist_narrow cannot be built: .*'foo'"),
+        ("+model._partial_=true", "mnist_narrow gives no Module"),
+        ("+model._recursive_=foo", "_recursive_ flag must be a bool"),
+        ("data._target_=pytorch_lightning.LightningDataModule", "gives no ImageData"),
+        ("data.source._target_=torch.nn.ReLU", "data.source gives a ReLU, which is no source of images"),
+        ("+callbacks.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Callback"),
+        ("+logger.x._target_=torch.nn.ReLU", "torch.nn.ReLU gives no Logger"),
+        ("optimizer=muon optimizer.ns_steps=200", "refuses its settings: Number of steps must be less than 100"),
+        ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
+        ("engine.precision=foo", "Precision 'foo' is invalid"),
+    ],
+)
+def test_refusals_leave_nothing_behind(
+    overrides: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        train_in(tmp_path / "run", *QUICK, *overrides.split())
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"trainer.accelerator=gpu needs a GPU .* shows none"):
+        train_in(tmp_path / "run", *QUICK, "trainer=gpu")
+
+
+def test_a_monitor_that_is_never_logged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"early_stopping.monitor takes one of train/loss, .*, not foo"):
+        train_in(tmp_path, *QUICK, "callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=foo")
