@@ -48,6 +48,7 @@ def made_up(seed: int = 0, final: float = 0.9944, best: float = 0.9950) -> Resul
         best=Epoch(18, test={"loss": 0.02, "accuracy": best}),
         seconds={"fit": 400.0, "epoch": 20.0},
         device="a CPU, 2 cores",
+        precision="32-true",
         threads=1,
         data={"name": "mnist"},
         config={"data": {"batch_size": 128}},
@@ -139,10 +140,10 @@ def test_tables_tell_means_from_single_runs() -> None:
     assert "99.44 % (n=1)" in short_table([single])
     assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01 |" in short_table([several])
     line = full_table([several]).splitlines()[-1]
-    assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread |" in line
+    assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread, 32-true |" in line
     faster = replace(made_up(1), device="b CPU, 4 cores", seconds={"fit": 100.0, "epoch": 5.0})
     line = full_table([row(made_up(), faster, made_up(2))]).splitlines()[-1]
-    assert line.endswith("| 20 and 5 | a CPU, 2 cores, 1 thread and b CPU, 4 cores, 1 thread |")
+    assert line.endswith("| 20 and 5 | a CPU, 2 cores, 1 thread, 32-true and b CPU, 4 cores, 1 thread, 32-true |")
     assert "not run yet" in short_table([row()])
     assert "not run yet" in full_table([row()])
 

@@ -124,7 +124,7 @@ def full_table(rows: Iterable[Row]) -> str:
     """For docs/results.md."""
     lines = [
         "| network | data | parameters | MACs | epochs | batch | reported | ours: mean ± sd (runs) | verdict "
-        "| each run, by seed | best epoch on the test set | seconds an epoch | machine |",
+        "| each run, by seed | best epoch on the test set | seconds an epoch | machine, precision |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|--:|---|",
     ]
     for row in rows:
@@ -134,7 +134,7 @@ def full_table(rows: Iterable[Row]) -> str:
         run = row.runs[0]
         machines: dict[str, list[float]] = {}  # and the seconds an epoch of each run there
         for each in row.runs:
-            machines.setdefault(f"{each.device}, {_threads(each)}", []).append(each.seconds["epoch"])
+            machines.setdefault(f"{each.device}, {_threads(each)}, {each.precision}", []).append(each.seconds["epoch"])
         lines.append(
             _line(
                 f"`{row.network}`",
