@@ -8,7 +8,7 @@ import sys
 import pytest
 from torch.distributed import TCPStore
 
-from parsimony.distributed.place import first_host, place, run_id
+from parsimony.distributed.place import first_host, is_rank_zero, place, run_id
 from parsimony.errors import InputError
 from parsimony.runs import PROJECT
 
@@ -28,6 +28,11 @@ def test_a_process_on_its_own_has_no_place_and_is_named_by_the_clock() -> None:
     assert place({}) is None
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", run_id({}))
     assert run_id({}) != run_id({})
+
+
+def test_one_process_of_a_run_is_rank_zero() -> None:
+    assert is_rank_zero({})
+    assert [is_rank_zero({**TORCHRUN, "RANK": str(rank)}) for rank in range(4)] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(("environment", "address"), [(TORCHRUN, "a"), (SRUN, "a07")])

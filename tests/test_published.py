@@ -94,6 +94,11 @@ def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str
     assert now["model"]["_target_"].rpartition(".")[2] in group_options("model")
 
 
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.endswith(("_plus", "_augmented"))])
+def test_an_originals_recipe_is_in_float32(experiment: str, tmp_path: Path) -> None:
+    assert compose_run(tmp_path, f"experiment=reproduce/{experiment}").engine.precision == "32-true"
+
+
 @pytest.mark.parametrize("network", [recipe.network for recipe in rows() if recipe.network.endswith("_plus")])
 def test_a_recipe_of_our_own_keeps_the_network_and_the_epochs(network: str) -> None:
     ours, theirs = (current_recipe(f"reproduce/{name}") for name in (network, network.removesuffix("_plus")))

@@ -12,6 +12,7 @@ from parsimony.summary import Summary
 
 
 def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+    """The machine has them."""
     gpus = torch.cuda.device_count()
     wants_gpu = accelerator in ("gpu", "cuda")
     if (wants_gpu and not gpus) or (accelerator == "mps" and not torch.backends.mps.is_available()):
@@ -38,6 +39,7 @@ def check_outputs(summary: Summary, data: ImageData, name: str) -> None:
 
 
 def check_batches(net: nn.Module, data: ImageData, processes: int) -> None:
+    """No process may be left with a last batch that is empty, or too small for a batch norm's statistics."""
     images = len(data.train.labels)
     smallest = images % data.batch_size or data.batch_size
     normalises = any(isinstance(module, _BatchNorm) for module in net.modules())

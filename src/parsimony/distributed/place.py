@@ -48,8 +48,8 @@ def place(environment: Mapping[str, str] = os.environ) -> Place | None:
     return found if found and found.world > 1 else None
 
 
-def is_rank_zero() -> bool:
-    here = place()
+def is_rank_zero(environment: Mapping[str, str] = os.environ) -> bool:
+    here = place(environment)
     return here is None or here.rank == 0
 
 
