@@ -27,6 +27,7 @@ from parsimony.published import (
     recipe,
     rows,
     short_table,
+    write,
 )
 from parsimony.records import ablation_rows, record_rows
 from parsimony.runs import Epoch, Result
@@ -62,6 +63,12 @@ def row(*runs: Result, reported: float | None = 99.43) -> Row:
 def test_the_pages_are_those_of_the_results() -> None:
     for path, text in pages().items():
         assert path.read_text() == text, "run make results"
+
+
+def test_a_card_goes_with_its_results(tmp_path: Path) -> None:
+    (tmp_path / "mnist_gone.md").write_text("the card of removed results")
+    write({tmp_path / "mnist_narrow.md": "a card"}, cards=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mnist_narrow.md"]
 
 
 def test_every_recipe_has_its_row() -> None:

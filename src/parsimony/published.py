@@ -222,6 +222,15 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
     }
 
 
+def write(texts: dict[Path, str], cards: Path = CARDS) -> None:
+    """Writes each page, and removes the cards in `cards` that are none of them: their results are gone."""
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, text)
+    for card in set(cards.glob("*.md")) - texts.keys():
+        card.unlink()
+
+
 def draw_pictures() -> None:
     from parsimony.records import record_rows, save_pareto
 
@@ -255,7 +264,5 @@ def _line(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    for path, text in pages().items():
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, text)
+    write(pages())
     draw_pictures()
