@@ -69,12 +69,13 @@ def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in fast.state_dict().items())
 
 
-def test_native_layers_are_for_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "32-true")
-    assert FAST.layers_on(on_gpu=False) == "native"
-    assert FAST.layers_on(on_gpu=True) == "fast"
-    monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "bf16-mixed")
-    assert FAST.layers_on(on_gpu=False) == "fast"
+@pytest.mark.parametrize(
+    ("precision", "on_cpu"), [("32-true", "native"), ("bf16-mixed", "native"), ("64-true", "fast"), ("16-mixed", "fast")]
+)
+def test_native_layers_are_for_a_cpu(precision: str, on_cpu: str) -> None:
+    engine = dataclasses.replace(FAST, precision=precision)
+    assert engine.layers_on(on_gpu=False) == on_cpu
+    assert engine.layers_on(on_gpu=True) == "fast"
     assert PLAIN.layers_on(on_gpu=False) == "torch"
 
 

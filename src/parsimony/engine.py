@@ -47,13 +47,14 @@ class Engine:
         return net.to(memory_format=torch.channels_last) if self.channels_last else net  # type: ignore[call-overload]
 
     def layers_on(self, on_gpu: bool) -> str:
-        """`layers` with "auto" resolved: "native" on a CPU in float32 with a C compiler, else "fast".
+        """`layers` with "auto" resolved: "native" on a CPU in float32 or bfloat16 with a C compiler, else "fast".
 
         Raises InputError where native ones are asked for and there are none.
         """
         if self.layers not in ("auto", "native"):
             return self.layers
-        if self.layers == "auto" and (on_gpu or self.lightning_precision(on_gpu) != "32-true"):
+        precise = self.lightning_precision(on_gpu) in ("32-true", "bf16-mixed")
+        if self.layers == "auto" and (on_gpu or not precise):
             return "fast"
         try:
             library()

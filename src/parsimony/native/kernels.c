@@ -1,5 +1,6 @@
 // The layers of small convnets on a CPU: convolution, depthwise convolution, and what follows one (ReLU, batch norm,
-// dropout) in one pass. All images are float32 in channels_last: n x height x width x channels.
+// dropout) in one pass. All images are in channels_last: n x height x width x channels, in float32; what follows a
+// convolution and pooling take bfloat16 as well.
 //
 // PyTorch's kernels are made for hundreds of channels: with 8 or 16 they leave most of a vector empty, and each
 // elementwise layer reads and writes a whole tensor. Work is divided into parts that do not depend on the number of
@@ -34,6 +35,40 @@ static inline void store_part(float *at, vec value, long count) {
     store(at, value);
   else
     memcpy(at, &value, count * sizeof(float));
+}
+
+typedef union {
+  float value;
+  uint32_t bits;
+} Float;
+
+// Bfloat16 is the upper half of a float32.
+static void widen(const uint16_t *from, float *to, long count) {
+#pragma omp simd
+  for (long i = 0; i < count; i++) to[i] = (Float){.bits = (uint32_t)from[i] << 16}.value;
+}
+
+// To the nearest, of two as near to the even one.
+static void narrow(const float *from, uint16_t *to, long count) {
+#pragma omp simd
+  for (long i = 0; i < count; i++) {
+    uint32_t bits = (Float){.value = from[i]}.bits, rounded = bits + 0x7fff + (bits >> 16 & 1);
+    to[i] = (from[i] != from[i] ? 0x7fc00000 : rounded) >> 16;
+  }
+}
+
+// `count` floats from element `at` of a tensor on: where they lie, or widened into `room`.
+static inline const float *floats(const void *tensor, long at, long count, float *room, int bf16) {
+  if (!bf16) return (const float *)tensor + at;
+  widen((const uint16_t *)tensor + at, room, count);
+  return room;
+}
+
+// Where to write floats that belong there; put() then brings them from `room` into the tensor.
+static inline float *place(void *tensor, long at, float *room, int bf16) { return bf16 ? room : (float *)tensor + at; }
+
+static inline void put(void *tensor, long at, long count, const float *room, int bf16) {
+  if (bf16) narrow(room, (uint16_t *)tensor + at, count);
 }
 
 // ---------------------------------------------------------------------------------------------------- convolution
@@ -653,6 +688,7 @@ enum { NO_RELU, RELU_FIRST, NORM_FIRST };
 typedef struct {
   long count, channels;
   int relu;
+  int bf16;       // whether the tensors are in bfloat16; all sums and products are in float32 all the same
   uint32_t drop;  // of 65536 elements, on average
   uint64_t seed;
 } Tail;
@@ -668,6 +704,8 @@ static Rows rows_of(Tail t) {
   r.parts = min_long(r.rows, 64);
   return r;
 }
+
+static inline long size_of_row(long row, Rows r, Tail t) { return min_long(r.period, t.count - row * r.period); }
 
 // Adds the two rows of sums of one part, channel by channel, to `totals`: channels, then channels again.
 static void fold(const float *sums, double *totals, long period, long channels) {
@@ -703,19 +741,20 @@ static void draw_row(float *keep, long row, long period, Tail t) {
 static inline float positive(float x) { return 0 > x ? 0 : x; }  // lets NaN through
 
 // Mean and biased variance of each channel of relu(x), or of x where the norm comes first.
-static void statistics(const float *x, double *mean, double *variance, Tail t) {
+static void statistics(const void *x, double *mean, double *variance, Tail t) {
   Rows r = rows_of(t);
   // Sums are taken of the distance to one value of the channel, so that a mean far from zero costs no precision.
-  float *shift = malloc(r.period * sizeof(float));
+  float *shift = malloc(2 * r.period * sizeof(float));
   double *totals = calloc(2 * r.parts * t.channels, sizeof(double));
+  const float *first = floats(x, 0, t.channels, shift + r.period, t.bf16);
   for (long i = 0; i < r.period; i++)
-    shift[i] = t.relu == RELU_FIRST ? positive(x[i % t.channels]) : x[i % t.channels];
+    shift[i] = t.relu == RELU_FIRST ? positive(first[i % t.channels]) : first[i % t.channels];
 #pragma omp parallel for schedule(static)
   for (long part = 0; part < r.parts; part++) {
-    float *sum = calloc(2 * r.period, sizeof(float)), *squares = sum + r.period;
+    float *sum = calloc(3 * r.period, sizeof(float)), *squares = sum + r.period, *room = squares + r.period;
     for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
-      const float *from = x + row * r.period;
-      long size = min_long(r.period, t.count - row * r.period);
+      long size = size_of_row(row, r, t);
+      const float *from = floats(x, row * r.period, size, room, t.bf16);
       if (t.relu == RELU_FIRST)
 #pragma omp simd
         for (long i = 0; i < size; i++) {
@@ -752,8 +791,8 @@ static void statistics(const float *x, double *mean, double *variance, Tail t) {
 // y = dropout(norm(relu(x))), or dropout(relu(norm(x))) where the norm comes first; no norm where `weight` is null.
 // In training the norm takes the batch's statistics and updates the running ones, else it takes the running ones.
 // `saved` takes what the backward pass needs: mean, inverse deviation, scale and shift of each channel.
-void tail_forward(const float *x, const float *weight, const float *bias, float *running_mean,
-                  float *running_variance, float momentum, float epsilon, int training, float *saved, float *y,
+void tail_forward(const void *x, const float *weight, const float *bias, float *running_mean,
+                  float *running_variance, float momentum, float epsilon, int training, float *saved, void *y,
                   Tail t) {
   Rows r = rows_of(t);
   long channels = t.channels;
@@ -783,13 +822,13 @@ void tail_forward(const float *x, const float *weight, const float *bias, float 
   float *a = repeat(saved + 2 * channels, channels, r.period), *b = repeat(saved + 3 * channels, channels, r.period);
 #pragma omp parallel
   {
-    float *keep = malloc(r.period * sizeof(float));
+    float *keep = malloc(2 * r.period * sizeof(float)), *room = keep + r.period;
 #pragma omp for schedule(static)
     for (long part = 0; part < r.parts; part++)
       for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
-        const float *from = x + row * r.period;
-        float *to = y + row * r.period;
-        long size = min_long(r.period, t.count - row * r.period);
+        long at = row * r.period, size = size_of_row(row, r, t);
+        const float *from = floats(x, at, size, room, t.bf16);
+        float *to = place(y, at, room, t.bf16);
         if (t.relu == RELU_FIRST)
 #pragma omp simd
           for (long i = 0; i < size; i++) to[i] = positive(from[i]) * a[i] + b[i];
@@ -804,6 +843,7 @@ void tail_forward(const float *x, const float *weight, const float *bias, float 
 #pragma omp simd
           for (long i = 0; i < size; i++) to[i] *= keep[i];
         }
+        put(y, at, size, room, t.bf16);
       }
     free(keep);
   }
@@ -829,20 +869,22 @@ static inline const float *past_dropout(const float *x, const float *from, const
 }
 
 // Sums over each channel of the gradient that reaches the norm, and of that times the norm's input less its mean.
-static void gradient_sums(const float *x, const float *grad, const float *a, const float *b, const float *mean,
+static void gradient_sums(const void *x, const void *grad, const float *a, const float *b, const float *mean,
                           double *sum, double *products, Rows r, Tail t) {
   float *m = repeat(mean, t.channels, r.period);
   double *totals = calloc(2 * r.parts * t.channels, sizeof(double));
 #pragma omp parallel
   {
-    float *keep = malloc(3 * r.period * sizeof(float)), *own = keep + r.period, *with_x = own + r.period;
+    float *keep = malloc(5 * r.period * sizeof(float)), *own = keep + r.period, *with_x = own + r.period;
+    float *room = with_x + r.period, *grad_room = room + r.period;
 #pragma omp for schedule(static)
     for (long part = 0; part < r.parts; part++) {
       memset(own, 0, 2 * r.period * sizeof(float));
       for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
-        const float *from = x + row * r.period;
-        long size = min_long(r.period, t.count - row * r.period);
-        const float *g = past_dropout(from, grad + row * r.period, a, b, keep, row, size, r, t);
+        long at = row * r.period, size = size_of_row(row, r, t);
+        const float *from = floats(x, at, size, room, t.bf16);
+        const float *g = floats(grad, at, size, grad_room, t.bf16);
+        g = past_dropout(from, g, a, b, keep, row, size, r, t);
         if (t.relu == RELU_FIRST)
 #pragma omp simd
           for (long i = 0; i < size; i++) {
@@ -870,8 +912,8 @@ static void gradient_sums(const float *x, const float *grad, const float *a, con
 }
 
 // The gradients of tail_forward in training. `grad_weight` and `grad_bias` are null where there is no norm.
-void tail_backward(const float *x, const float *grad, const float *saved, float *grad_weight, float *grad_bias,
-                   float *grad_x, Tail t) {
+void tail_backward(const void *x, const void *grad, const float *saved, float *grad_weight, float *grad_bias,
+                   void *grad_x, Tail t) {
   Rows r = rows_of(t);
   long channels = t.channels;
   const float *mean = saved, *inverse = saved + channels, *scale = saved + 2 * channels, *shift = saved + 3 * channels;
@@ -894,20 +936,22 @@ void tail_backward(const float *x, const float *grad, const float *saved, float 
   float *c = repeat(slope, channels, r.period), *d = repeat(offset, channels, r.period);
 #pragma omp parallel
   {
-    float *keep = malloc(r.period * sizeof(float));
+    float *keep = malloc(3 * r.period * sizeof(float)), *room = keep + r.period, *grad_room = room + r.period;
 #pragma omp for schedule(static)
     for (long part = 0; part < r.parts; part++)
       for (long row = r.rows * part / r.parts; row < r.rows * (part + 1) / r.parts; row++) {
-        const float *from = x + row * r.period;
-        float *to = grad_x + row * r.period;
-        long size = min_long(r.period, t.count - row * r.period);
-        const float *g = past_dropout(from, grad + row * r.period, a, b, keep, row, size, r, t);
+        long at = row * r.period, size = size_of_row(row, r, t);
+        const float *from = floats(x, at, size, room, t.bf16);
+        const float *g = floats(grad, at, size, grad_room, t.bf16);
+        float *to = place(grad_x, at, room, t.bf16);
+        g = past_dropout(from, g, a, b, keep, row, size, r, t);
         if (t.relu == RELU_FIRST)
 #pragma omp simd
           for (long i = 0; i < size; i++) to[i] = from[i] > 0 ? a[i] * g[i] + c[i] * from[i] + d[i] : 0;
         else
 #pragma omp simd
           for (long i = 0; i < size; i++) to[i] = a[i] * g[i] + c[i] * from[i] + d[i];
+        put(grad_x, at, size, room, t.bf16);
       }
     free(keep);
   }
@@ -928,49 +972,64 @@ static inline vec choose(mask where, vec yes, vec no) { return (vec)(((mask)yes 
 static inline mask above(vec value, vec so_far) { return (value > so_far) | (value != value); }
 
 // (n, height, width, channels) -> (n, height / 2, width / 2, channels); a last odd row or column is left out.
-void pool_forward(const float *images, float *output, long n, long height, long width, long channels) {
-  long out_height = height / 2, out_width = width / 2, line = width * channels;
-#pragma omp parallel for schedule(static)
-  for (long row = 0; row < n * out_height; row++) {
-    const float *upper = images + (row / out_height * height + row % out_height * 2) * line;
-    float *to = output + row * out_width * channels;
-    for (long x = 0; x < out_width; x++, upper += 2 * channels, to += channels)
-      for (long i = 0; i < channels; i += LANES) {
-        const float *at = upper + i;
-        long left = channels - i;
-        vec a = load_part(at, left), b = load_part(at + channels, left);
-        vec c = load_part(at + line, left), d = load_part(at + line + channels, left);
-        vec top = choose(above(b, a), b, a), low = choose(above(d, c), d, c);
-        store_part(to + i, choose(above(low, top), low, top), left);
-      }
+void pool_forward(const void *images, void *output, long n, long height, long width, long channels, int bf16) {
+  long out_height = height / 2, out_width = width / 2, line = width * channels, out_line = out_width * channels;
+#pragma omp parallel
+  {
+    float *room = malloc((2 * line + out_line) * sizeof(float));
+#pragma omp for schedule(static)
+    for (long row = 0; row < n * out_height; row++) {
+      long start = (row / out_height * height + row % out_height * 2) * line;
+      const float *upper = floats(images, start, 2 * line, room, bf16);
+      float *to = place(output, row * out_line, room + 2 * line, bf16);
+      for (long x = 0; x < out_width; x++, upper += 2 * channels, to += channels)
+        for (long i = 0; i < channels; i += LANES) {
+          const float *at = upper + i;
+          long left = channels - i;
+          vec a = load_part(at, left), b = load_part(at + channels, left);
+          vec c = load_part(at + line, left), d = load_part(at + line + channels, left);
+          vec top = choose(above(b, a), b, a), low = choose(above(d, c), d, c);
+          store_part(to + i, choose(above(low, top), low, top), left);
+        }
+      put(output, row * out_line, out_line, room + 2 * line, bf16);
+    }
+    free(room);
   }
 }
 
 // The gradient goes to the first of equal maxima, as PyTorch's does.
-void pool_backward(const float *images, const float *grad, float *grad_images, long n, long height, long width,
-                   long channels) {
-  long out_height = height / 2, out_width = width / 2, line = width * channels;
-#pragma omp parallel for schedule(static)
-  for (long row = 0; row < n * out_height; row++) {
-    long image = row / out_height, y = row % out_height * 2, start = (image * height + y) * line;
-    const float *from = grad + row * out_width * channels;
-    for (long x = 0; x < out_width; x++, from += channels)
-      for (long i = 0; i < channels; i += LANES) {
-        const float *at = images + start + 2 * x * channels + i;
-        float *to = grad_images + start + 2 * x * channels + i;
-        long left = channels - i;
-        vec a = load_part(at, left), b = load_part(at + channels, left);
-        vec c = load_part(at + line, left), d = load_part(at + line + channels, left), g = load_part(from + i, left);
-        mask right = above(b, a), low_right = above(d, c);
-        mask low = above(choose(low_right, d, c), choose(right, b, a));
-        store_part(to, only(g, ~low & ~right), left);
-        store_part(to + channels, only(g, ~low & right), left);
-        store_part(to + line, only(g, low & ~low_right), left);
-        store_part(to + line + channels, only(g, low & low_right), left);
-      }
-    if (width % 2)
-      for (long below = 0; below < 2; below++)
-        memset(grad_images + start + below * line + (width - 1) * channels, 0, channels * sizeof(float));
-    if (height % 2 && y + 3 == height) memset(grad_images + start + 2 * line, 0, line * sizeof(float));
+void pool_backward(const void *images, const void *grad, void *grad_images, long n, long height, long width,
+                   long channels, int bf16) {
+  long out_height = height / 2, out_width = width / 2, line = width * channels, out_line = out_width * channels;
+#pragma omp parallel
+  {
+    float *room = malloc((5 * line + out_line) * sizeof(float)), *grad_room = room + 2 * line;
+#pragma omp for schedule(static)
+    for (long row = 0; row < n * out_height; row++) {
+      long image = row / out_height, y = row % out_height * 2, start = (image * height + y) * line;
+      long lines = height % 2 && y + 3 == height ? 3 : 2;  // with a last odd one
+      const float *upper = floats(images, start, 2 * line, room, bf16);
+      const float *from = floats(grad, row * out_line, out_line, room + 5 * line, bf16);
+      float *whole = place(grad_images, start, grad_room, bf16), *to = whole;
+      for (long x = 0; x < out_width; x++, upper += 2 * channels, to += 2 * channels, from += channels)
+        for (long i = 0; i < channels; i += LANES) {
+          const float *at = upper + i;
+          long left = channels - i;
+          vec a = load_part(at, left), b = load_part(at + channels, left);
+          vec c = load_part(at + line, left), d = load_part(at + line + channels, left), g = load_part(from + i, left);
+          mask right = above(b, a), low_right = above(d, c);
+          mask low = above(choose(low_right, d, c), choose(right, b, a));
+          store_part(to + i, only(g, ~low & ~right), left);
+          store_part(to + channels + i, only(g, ~low & right), left);
+          store_part(to + line + i, only(g, low & ~low_right), left);
+          store_part(to + line + channels + i, only(g, low & low_right), left);
+        }
+      if (width % 2)
+        for (long below = 0; below < 2; below++)
+          memset(whole + below * line + (width - 1) * channels, 0, channels * sizeof(float));
+      if (lines == 3) memset(whole + 2 * line, 0, line * sizeof(float));
+      put(grad_images, start, lines * line, whole, bf16);
+    }
+    free(room);
   }
 }

@@ -1,5 +1,8 @@
 """Layers that run kernels.c where they can, and PyTorch's own code elsewhere: on GPUs, in other precisions, in double.
 
+In bfloat16 only what follows a convolution is native, and pooling: a CPU that has bfloat16 in hardware runs PyTorch's
+convolutions as fast as any.
+
 They add no state and share PyTorch's classes, so that a network takes them on and off without anything else changing.
 """
 
@@ -40,7 +43,7 @@ class Conv2d(nn.Conv2d):
     """Square kernels with stride 1; depthwise ones of 3x3."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _runs_natively(input):
+        if not _on_cpu(input, torch.float32) or torch.is_autocast_enabled("cpu"):
             return super().forward(input)
         function = _Depthwise if self.groups > 1 else _Conv
         return function.apply(input, self.weight, self.bias, self.padding[0])
@@ -50,7 +53,8 @@ class MaxPool2d(nn.MaxPool2d):
     """Of 2x2 with stride 2."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _Pool.apply(input) if _runs_natively(input) and input.ndim == 4 else super().forward(input)
+        known = _on_cpu(input, torch.float32, torch.bfloat16) and input.ndim == 4
+        return _Pool.apply(input) if known else super().forward(input)
 
 
 class Sequential(nn.Sequential):
@@ -60,7 +64,7 @@ class Sequential(nn.Sequential):
         modules = list(self._modules.values())
         while modules:
             tail = _Tail.at_start_of(modules)
-            if tail and _runs_natively(input) and tail.fits(input):
+            if tail and tail.fits(input):
                 input = tail(input)
                 del modules[: len(tail.modules)]
             else:
@@ -101,6 +105,8 @@ class _Tail:
         return cls(taken, relu, norm, dropout) if norm or dropout else None
 
     def fits(self, input: Tensor) -> bool:
+        if not _on_cpu(input, torch.float32, torch.bfloat16):
+            return False
         if input.ndim == 4:
             dense = input.is_contiguous(memory_format=torch.channels_last)
         else:
@@ -108,6 +114,7 @@ class _Tail:
         if not dense or not self.norm:
             return dense
         usual = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
+        usual = usual and self.norm.weight.dtype == torch.float32
         expected = 4 if isinstance(self.norm, nn.BatchNorm2d) else 2
         trains = self.norm.training and input.numel() > input.shape[1]  # one value a channel: PyTorch's own complaint
         frozen = not self.norm.training and not torch.is_grad_enabled()
@@ -117,7 +124,8 @@ class _Tail:
         drop = min(round(self.dropout.p * 2**16), 2**16 - 1) if self.dropout and self.dropout.training else 0
         # A forward pass takes one number from torch's own generator: whatever seeds torch repeats the masks too.
         seed = int(torch.randint(2**63 - 1, ())) if drop else 0
-        tail, norm = native.Tail(input.numel(), input.shape[1], self.relu, drop, seed), self.norm
+        bf16, norm = input.dtype == torch.bfloat16, self.norm
+        tail = native.Tail(input.numel(), input.shape[1], self.relu, bf16, drop, seed)
         if not norm:
             return _Tails.apply(input, None, None, None, tail)
         output = _Tails.apply(input, norm.weight, norm.bias, norm, tail)
@@ -200,7 +208,7 @@ class _Tails(Function):
         tail: native.Tail,
     ) -> Tensor:
         ctx.tail, ctx.norm = tail, norm is not None
-        saved, output = input.new_empty(4 * input.shape[1]), torch.empty_like(input)
+        saved, output = torch.empty(4 * input.shape[1]), torch.empty_like(input)
         running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps, norm.training) if norm else _NO_NORM
         mean, variance, momentum, epsilon, training = running
         library().tail_forward(
@@ -216,7 +224,7 @@ class _Tails(Function):
         input, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last if grad.ndim == 4 else torch.contiguous_format)
         grad_input = torch.empty_like(input)
-        grad_weight, grad_bias = (input.new_empty(input.shape[1]) if ctx.norm else None for _ in range(2))
+        grad_weight, grad_bias = (torch.empty(input.shape[1]) if ctx.norm else None for _ in range(2))
         library().tail_backward(
             *(input.data_ptr(), grad.data_ptr(), saved.data_ptr(), _pointer(grad_weight), _pointer(grad_bias)),
             *(grad_input.data_ptr(), ctx.tail),
@@ -229,8 +237,9 @@ class _Pool(Function):
     def forward(ctx: Any, images: Tensor) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         n, channels, height, width = images.shape
-        ctx.sizes = n, height, width, channels
-        output = torch.empty((n, channels, height // 2, width // 2), memory_format=torch.channels_last)
+        ctx.sizes = n, height, width, channels, images.dtype == torch.bfloat16
+        size = (n, channels, height // 2, width // 2)
+        output = torch.empty(size, dtype=images.dtype, memory_format=torch.channels_last)
         library().pool_forward(images.data_ptr(), output.data_ptr(), *ctx.sizes)
         ctx.save_for_backward(images)
         return output
@@ -258,9 +267,8 @@ def _supported(conv: nn.Conv2d) -> bool:
     return square and simple and (conv.groups == 1 or depthwise)
 
 
-def _runs_natively(input: Tensor) -> bool:
-    on_cpu = input.device.type == "cpu" and input.dtype == torch.float32
-    return on_cpu and input.numel() > 0 and not torch.is_autocast_enabled("cpu")
+def _on_cpu(input: Tensor, *types: torch.dtype) -> bool:
+    return input.device.type == "cpu" and input.dtype in types and input.numel() > 0
 
 
 def _shape_and_output(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:

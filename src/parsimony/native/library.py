@@ -34,12 +34,16 @@ class Shape(Structure):
 
 
 class Tail(Structure):
-    """Of what follows a convolution: elements, channels, where the ReLU stands, dropout's rate / 65536 and its seed."""
+    """Of what follows a convolution: elements, channels, where the ReLU stands, dropout's rate / 65536 and its seed.
+
+    The tensors are in bfloat16 or in float32.
+    """
 
     _fields_ = [
         ("count", c_long),
         ("channels", c_long),
         ("relu", c_int),
+        ("bf16", c_int),
         ("drop", c_uint32),
         ("seed", c_uint64),
     ]
@@ -67,8 +71,8 @@ def library() -> ctypes.CDLL:
         "depthwise_backward_weight": (pointer, pointer, pointer, strides, Shape),
         "tail_forward": (*[pointer] * 5, c_float, c_float, c_int, pointer, pointer, Tail),
         "tail_backward": (*[pointer] * 6, Tail),
-        "pool_forward": (pointer, pointer, *[c_long] * 4),
-        "pool_backward": (pointer, pointer, pointer, *[c_long] * 4),
+        "pool_forward": (pointer, pointer, *[c_long] * 4, c_int),
+        "pool_backward": (pointer, pointer, pointer, *[c_long] * 4, c_int),
     }.items():
         function = getattr(kernels, name)
         function.argtypes, function.restype = arguments, None
