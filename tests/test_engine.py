@@ -69,9 +69,10 @@ def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in fast.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("precision", "on_cpu"), [("32-true", "native"), ("bf16-mixed", "native"), ("64-true", "fast"), ("16-mixed", "fast")]
-)
+NATIVE_IN = {"32-true": "native", "bf16-mixed": "native", "64-true": "fast", "16-mixed": "fast"}
+
+
+@pytest.mark.parametrize(("precision", "on_cpu"), NATIVE_IN.items())
 def test_native_layers_are_for_a_cpu(precision: str, on_cpu: str) -> None:
     engine = dataclasses.replace(FAST, precision=precision)
     assert engine.layers_on(on_gpu=False) == on_cpu
