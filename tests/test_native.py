@@ -2,18 +2,21 @@
 
 import copy
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from parsimony.native import layers as native
-from parsimony.native.library import Unavailable, library
+from parsimony.native.library import FLAGS, Unavailable, library
 
 try:
     library()
 except Unavailable as error:
     pytest.skip(f"no native layers here: {error}", allow_module_level=True)
+
+CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
 
 def both(net: nn.Module, *shape: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -198,21 +201,39 @@ def whole_block() -> nn.Sequential:
     return native_version(block)
 
 
+def one_step() -> list[Tensor]:
+    torch.manual_seed(0)
+    net = whole_block()
+    images = torch.randn(50, 3, 12, 12, requires_grad=True)
+    output = net(images)
+    output.square().sum().backward()
+    return [output, images.grad, *(p.grad for p in net.parameters()), *net.buffers()]
+
+
 def test_the_number_of_threads_changes_no_bit() -> None:
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         try:
-            torch.manual_seed(0)
-            net = whole_block()
-            images = torch.randn(50, 3, 12, 12, requires_grad=True)
-            output = net(images)
-            output.square().sum().backward()
+            results.append(one_step())
         finally:
             torch.set_num_threads(1)
-        results.append([output, images.grad, *(p.grad for p in net.parameters()), *net.buffers()])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.skipif("avx512f" not in CPU, reason="this CPU has no vectors of 512 bits")
+def test_vectors_of_512_bits_change_no_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wide = one_step()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("parsimony.native.library.FLAGS", (*FLAGS, "-mno-avx512f"))
+    library.cache_clear()
+    try:
+        narrow = one_step()
+    finally:
+        library.cache_clear()
+    assert [path.suffix for path in (tmp_path / "parsimony").glob("*.so")] == [".so"]
+    assert all(torch.equal(a, b) for a, b in zip(wide, narrow, strict=True))
 
 
 def test_batches_are_counted() -> None:

@@ -30,12 +30,27 @@ static inline vec load_part(const float *at, long count) {
 }
 
 // Takes `count` floats of `value`.
-static inline void store_part(float *at, vec value, long count) {
+static inline void store_vec(float *at, vec value, long count) {
   if (count >= LANES)
     store(at, value);
   else
     memcpy(at, &value, count * sizeof(float));
 }
+
+#ifdef __AVX512F__
+typedef float pair __attribute__((vector_size(8 * LANES), aligned(4)));  // two vectors in a register of 512 bits
+
+static inline void store_pair(float *at, pair value, long count) {
+  if (count >= 2 * LANES) {
+    *(pair *)at = value;
+    return;
+  }
+  vec halves[2];
+  memcpy(halves, &value, sizeof value);
+  store_vec(at, halves[0], count);
+  if (count > LANES) store_vec(at + LANES, halves[1], count - LANES);
+}
+#endif
 
 typedef union {
   float value;
@@ -126,32 +141,60 @@ static const float *with_border(const float *images, long count, Shape s, Plan p
 
 // PIXELS output pixels x VECTORS vectors of channels, all in registers. `row` floats of the image, `kernel` times, each
 // time `line` floats further on.
-#define DEFINE_TILE(NAME, PIXELS, VECTORS)                                                                            \
+#define DEFINE_TILE(NAME, PIXELS, VEC, VECTORS)                                                                       \
   static inline void NAME(const float *image, const long *offsets, const float *weight, const float *bias,           \
                           float *output, long out, long channels, long kernel, long row, long line) {                \
+    enum { SIZE = sizeof(VEC) / sizeof(float) };                                                                     \
     const float *window[PIXELS];                                                                                     \
-    vec sum[PIXELS][VECTORS];                                                                                        \
+    VEC sum[PIXELS][VECTORS];                                                                                        \
     for (int i = 0; i < PIXELS; i++) {                                                                               \
       window[i] = image + offsets[i];                                                                                \
-      for (int v = 0; v < VECTORS; v++) sum[i][v] = load(bias + v * LANES);                                          \
+      for (int v = 0; v < VECTORS; v++) sum[i][v] = *(const VEC *)(bias + v * SIZE);                                 \
     }                                                                                                                \
     for (long y = 0; y < kernel; y++) {                                                                              \
-      for (long j = 0; j < row; j++, weight += VECTORS * LANES) {                                                    \
-        vec w[VECTORS];                                                                                              \
-        for (int v = 0; v < VECTORS; v++) w[v] = load(weight + v * LANES);                                           \
+      for (long j = 0; j < row; j++, weight += VECTORS * SIZE) {                                                     \
+        VEC w[VECTORS];                                                                                              \
+        for (int v = 0; v < VECTORS; v++) w[v] = *(const VEC *)(weight + v * SIZE);                                  \
         for (int i = 0; i < PIXELS; i++)                                                                             \
-          for (int v = 0; v < VECTORS; v++) sum[i][v] += splat(window[i][j]) * w[v];                                 \
+          for (int v = 0; v < VECTORS; v++) sum[i][v] += window[i][j] * w[v];                                        \
       }                                                                                                              \
       for (int i = 0; i < PIXELS; i++) window[i] += line;                                                            \
     }                                                                                                                \
     for (int i = 0; i < PIXELS; i++)                                                                                 \
       for (int v = 0; v < VECTORS; v++)                                                                              \
-        if (channels > v * LANES) store_part(output + i * out + v * LANES, sum[i][v], channels - v * LANES);         \
+        if (channels > v * SIZE) store_##VEC(output + i * out + v * SIZE, sum[i][v], channels - v * SIZE);           \
   }
-DEFINE_TILE(tile_8x1, 8, 1)
-DEFINE_TILE(tile_1x1, 1, 1)
-DEFINE_TILE(tile_6x2, 6, 2)
-DEFINE_TILE(tile_1x2, 1, 2)
+DEFINE_TILE(narrow_tile_8, 8, vec, 1)
+DEFINE_TILE(narrow_tile_1, 1, vec, 1)
+#ifdef __AVX512F__
+DEFINE_TILE(wide_tile_12, 12, pair, 1)
+DEFINE_TILE(wide_tile_6, 6, pair, 1)
+DEFINE_TILE(wide_tile_1, 1, pair, 1)
+#else
+DEFINE_TILE(wide_tile_6, 6, vec, 2)
+DEFINE_TILE(wide_tile_1, 1, vec, 2)
+#endif
+
+// As many of `left` pixels as a tile takes, and how many those are. `lanes` channels: LANES, or twice as many.
+static inline long tile(long left, long lanes, const float *image, const long *offsets, const float *weight,
+                        const float *bias, float *output, long out, long channels, long kernel, long row, long line) {
+#define TILE(NAME, PIXELS)                                                                                            \
+  if (left >= PIXELS) {                                                                                               \
+    NAME(image, offsets, weight, bias, output, out, channels, kernel, row, line);                                     \
+    return PIXELS;                                                                                                    \
+  }
+  if (lanes == LANES) {
+    TILE(narrow_tile_8, 8)
+    TILE(narrow_tile_1, 1)
+  }
+#ifdef __AVX512F__
+  TILE(wide_tile_12, 12)
+#endif
+  TILE(wide_tile_6, 6)
+  TILE(wide_tile_1, 1)
+#undef TILE
+  return 0;
+}
 
 // `weight` is packed by pack(). `bias` may be null.
 static void convolve(const float *images, const float *weight, const float *bias, float *output, Shape s) {
@@ -167,22 +210,14 @@ static void convolve(const float *images, const float *weight, const float *bias
       long first = group * p.images, count = min_long(p.images, s.n - first);
       const float *image = with_border(images + first * s.height * s.width * s.in, count, s, p, room);
       float *result = output + first * p.height * p.width * s.out;
-      long pixels = count * p.height * p.width, step = p.lanes == LANES ? 8 : 6;
+      long pixels = count * p.height * p.width;
       for (long chunk = 0; chunk < pixels; chunk += CHUNK)
         for (long block = 0; block < p.blocks; block++) {
           long channel = block * p.lanes, channels = min_long(p.lanes, s.out - channel);
           const float *w = weight + block * s.kernel * p.row * p.lanes;
-          for (long pixel = chunk, end = min_long(chunk + CHUNK, pixels); pixel < end;) {
-            int whole = end - pixel >= step;
-            float *at = result + pixel * s.out + channel;
-            if (p.lanes == LANES)
-              (whole ? tile_8x1 : tile_1x1)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s.kernel,
-                                            p.row, line);
-            else
-              (whole ? tile_6x2 : tile_1x2)(image, offsets + pixel, w, biases + channel, at, s.out, channels, s.kernel,
-                                            p.row, line);
-            pixel += whole ? step : 1;
-          }
+          for (long pixel = chunk, end = min_long(chunk + CHUNK, pixels); pixel < end;)
+            pixel += tile(end - pixel, p.lanes, image, offsets + pixel, w, biases + channel,
+                          result + pixel * s.out + channel, s.out, channels, s.kernel, p.row, line);
         }
     }
     free(room);
@@ -330,8 +365,8 @@ static void output_of_points(const float *points, const float *bias, float *outp
       }
       for (int i = 0; i < 1 + below; i++) {
         float *to = result + i * p.width * s.out + channel;
-        store_part(to, rows[i][0] + rows[i][1] + rows[i][2] + b, s.out - channel);
-        if (right) store_part(to + s.out, rows[i][1] - rows[i][2] - rows[i][3] + b, s.out - channel);
+        store_vec(to, rows[i][0] + rows[i][1] + rows[i][2] + b, s.out - channel);
+        if (right) store_vec(to + s.out, rows[i][1] - rows[i][2] - rows[i][3] + b, s.out - channel);
       }
     }
   }
@@ -359,11 +394,8 @@ static void convolve_by_points(const float *images, const float *weight, const f
           const float *from = points + point * g.batch * g.in;
           const float *w = kernels + (block * POINTS + point) * s.in * p.lanes;
           float *to = products + point * g.batch * g.out + block * p.lanes;
-          for (long tile = 0; tile < count;) {
-            int whole = count - tile >= 6;
-            (whole ? tile_6x2 : tile_1x2)(from, offsets + tile, w, zeros, to + tile * g.out, g.out, p.lanes, 1, s.in, 0);
-            tile += whole ? 6 : 1;
-          }
+          for (long i = 0; i < count;)
+            i += tile(count - i, p.lanes, from, offsets + i, w, zeros, to + i * g.out, g.out, p.lanes, 1, s.in, 0);
         }
       output_of_points(products, biases, output, first, count, s, p, g);
     }
@@ -392,27 +424,57 @@ void conv_backward_data(const float *grad, const float *weight, const long *stri
 }
 
 // ROWS floats of a kernel's row x VECTORS vectors of output channels, summed over the pixels of a group.
-#define DEFINE_SUMS(NAME, ROWS, VECTORS)                                                                              \
+#define DEFINE_SUMS(NAME, ROWS, VEC, VECTORS)                                                                         \
   static inline void NAME(const float *image, const long *offsets, const float *grad, long stride, long pixels,      \
-                          float *sums, long lanes) {                                                                 \
-    vec sum[ROWS][VECTORS];                                                                                          \
+                          float *sums, long width) {                                                                 \
+    enum { SIZE = sizeof(VEC) / sizeof(float) };                                                                     \
+    VEC sum[ROWS][VECTORS];                                                                                          \
     for (int j = 0; j < ROWS; j++)                                                                                   \
-      for (int v = 0; v < VECTORS; v++) sum[j][v] = load(sums + j * lanes + v * LANES);                              \
+      for (int v = 0; v < VECTORS; v++) sum[j][v] = *(const VEC *)(sums + j * width + v * SIZE);                     \
     for (long pixel = 0; pixel < pixels; pixel++) {                                                                  \
       const float *window = image + offsets[pixel];                                                                  \
-      vec g[VECTORS];                                                                                                \
-      for (int v = 0; v < VECTORS; v++) g[v] = load(grad + pixel * stride + v * LANES);                              \
+      VEC g[VECTORS];                                                                                                \
+      for (int v = 0; v < VECTORS; v++) g[v] = *(const VEC *)(grad + pixel * stride + v * SIZE);                     \
       for (int j = 0; j < ROWS; j++)                                                                                 \
-        for (int v = 0; v < VECTORS; v++) sum[j][v] += splat(window[j]) * g[v];                                      \
+        for (int v = 0; v < VECTORS; v++) sum[j][v] += window[j] * g[v];                                             \
     }                                                                                                                \
     for (int j = 0; j < ROWS; j++)                                                                                   \
-      for (int v = 0; v < VECTORS; v++) store(sums + j * lanes + v * LANES, sum[j][v]);                              \
+      for (int v = 0; v < VECTORS; v++) *(VEC *)(sums + j * width + v * SIZE) = sum[j][v];                           \
   }
-DEFINE_SUMS(sums_8x1, 8, 1)
-DEFINE_SUMS(sums_1x1, 1, 1)
-DEFINE_SUMS(sums_6x2, 6, 2)
-DEFINE_SUMS(sums_1x2, 1, 2)
-DEFINE_SUMS(sums_4x2, 4, 2)
+DEFINE_SUMS(narrow_sums_8, 8, vec, 1)
+DEFINE_SUMS(narrow_sums_1, 1, vec, 1)
+#ifdef __AVX512F__
+DEFINE_SUMS(wide_sums_12, 12, pair, 1)
+DEFINE_SUMS(wide_sums_6, 6, pair, 1)
+DEFINE_SUMS(wide_sums_4, 4, pair, 1)
+DEFINE_SUMS(wide_sums_1, 1, pair, 1)
+#else
+DEFINE_SUMS(wide_sums_6, 6, vec, 2)
+DEFINE_SUMS(wide_sums_4, 4, vec, 2)
+DEFINE_SUMS(wide_sums_1, 1, vec, 2)
+#endif
+
+// As tile(), of `left` floats of a kernel's row. 8 and 10 are taken as 4 and 4 or 6, not as 6 and single ones.
+static inline long add_sums(long left, long lanes, const float *image, const long *offsets, const float *grad,
+                            long stride, long pixels, float *sums, long width) {
+#define SUMS(NAME, ROWS, FITS)                                                                                        \
+  if (left >= ROWS && (FITS)) {                                                                                       \
+    NAME(image, offsets, grad, stride, pixels, sums, width);                                                          \
+    return ROWS;                                                                                                      \
+  }
+  if (lanes == LANES) {
+    SUMS(narrow_sums_8, 8, 1)
+    SUMS(narrow_sums_1, 1, 1)
+  }
+#ifdef __AVX512F__
+  SUMS(wide_sums_12, 12, 1)
+#endif
+  SUMS(wide_sums_6, 6, left != 8 && left != 10)
+  SUMS(wide_sums_4, 4, 1)
+  SUMS(wide_sums_1, 1, 1)
+#undef SUMS
+  return 0;
+}
 
 #define PARTS 16  // of the sums over pixels
 
@@ -470,14 +532,10 @@ static void weight_gradient_by_points(const float *images, const float *grad, fl
         points_of_gradients(grad, zeros, gradients, own + POINTS * s.in * g.out, first, count, s, p, g);
         for (long point = 0; point < POINTS; point++)
           for (long out = 0; out < g.out; out += p.lanes)
-            for (long in = 0; in < s.in;) {
-              long left = s.in - in, step = left >= 12 || left == 6 ? 6 : left >= 4 ? 4 : 1;
-              const float *from = points + point * g.batch * g.in + in;
-              const float *gradient = gradients + point * g.batch * g.out + out;
-              float *to = own + (point * s.in + in) * g.out + out;
-              (step == 6 ? sums_6x2 : step == 4 ? sums_4x2 : sums_1x2)(from, offsets, gradient, g.out, count, to, g.out);
-              in += step;
-            }
+            for (long in = 0; in < s.in;)
+              in += add_sums(s.in - in, p.lanes, points + point * g.batch * g.in + in, offsets,
+                             gradients + point * g.batch * g.out + out, g.out, count,
+                             own + (point * s.in + in) * g.out + out, g.out);
       }
     }
     free(points);
@@ -537,18 +595,10 @@ void conv_backward_weight(const float *images, const float *grad, float *grad_we
         for (long chunk = 0; chunk < pixels; chunk += CHUNK)
           for (long y = 0; y < s.kernel; y++)
             for (long block = 0; block < p.blocks; block++)
-              for (long j = 0; j < p.row;) {
-                const float *from = image + y * p.padded_width * s.in + j;
-                const float *g = gradient + chunk * wide + block * p.lanes;
-                float *at = own + (y * p.row + j) * wide + block * p.lanes;
-                long size = min_long(CHUNK, pixels - chunk), step = p.lanes == LANES ? 8 : 6;
-                int whole = p.row - j >= step;
-                if (p.lanes == LANES)
-                  (whole ? sums_8x1 : sums_1x1)(from, offsets + chunk, g, wide, size, at, wide);
-                else
-                  (whole ? sums_6x2 : sums_1x2)(from, offsets + chunk, g, wide, size, at, wide);
-                j += whole ? step : 1;
-              }
+              for (long j = 0; j < p.row;)
+                j += add_sums(p.row - j, p.lanes, image + y * p.padded_width * s.in + j, offsets + chunk,
+                              gradient + chunk * wide + block * p.lanes, wide, min_long(CHUNK, pixels - chunk),
+                              own + (y * p.row + j) * wide + block * p.lanes, wide);
         if (grad_bias)
           for (long pixel = 0; pixel < pixels; pixel++)
             for (long channel = 0; channel < wide; channel += LANES)
@@ -617,7 +667,7 @@ static void depthwise(const float *images, const float *weight, const long *stri
               for (int tap = 0; tap < 9; tap++)
                 sum[lane] += taps[tap * period + phase + lane] *
                              above[tap / 3 * padded_line + tap % 3 * s.in + i + lane];
-            store_part(result + i, sum, line - i);
+            store_vec(result + i, sum, line - i);
           }
         }
       }
@@ -989,7 +1039,7 @@ void pool_forward(const void *images, void *output, long n, long height, long wi
           vec a = load_part(at, left), b = load_part(at + channels, left);
           vec c = load_part(at + line, left), d = load_part(at + line + channels, left);
           vec top = choose(above(b, a), b, a), low = choose(above(d, c), d, c);
-          store_part(to + i, choose(above(low, top), low, top), left);
+          store_vec(to + i, choose(above(low, top), low, top), left);
         }
       put(output, row * out_line, out_line, room + 2 * line, bf16);
     }
@@ -1019,10 +1069,10 @@ void pool_backward(const void *images, const void *grad, void *grad_images, long
           vec c = load_part(at + line, left), d = load_part(at + line + channels, left), g = load_part(from + i, left);
           mask right = above(b, a), low_right = above(d, c);
           mask low = above(choose(low_right, d, c), choose(right, b, a));
-          store_part(to + i, only(g, ~low & ~right), left);
-          store_part(to + channels + i, only(g, ~low & right), left);
-          store_part(to + line + i, only(g, low & ~low_right), left);
-          store_part(to + line + channels + i, only(g, low & low_right), left);
+          store_vec(to + i, only(g, ~low & ~right), left);
+          store_vec(to + channels + i, only(g, ~low & right), left);
+          store_vec(to + line + i, only(g, low & ~low_right), left);
+          store_vec(to + line + channels + i, only(g, low & low_right), left);
         }
       if (width % 2)
         for (long below = 0; below < 2; below++)
