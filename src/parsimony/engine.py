@@ -53,8 +53,8 @@ class Engine:
         """
         if self.layers not in ("auto", "native"):
             return self.layers
-        precise = self.lightning_precision(on_gpu) in ("32-true", "bf16-mixed")
-        if self.layers == "auto" and (on_gpu or not precise):
+        known = self.lightning_precision(on_gpu) in ("32-true", "bf16-mixed")
+        if self.layers == "auto" and (on_gpu or not known):
             return "fast"
         try:
             library()

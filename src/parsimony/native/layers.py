@@ -1,7 +1,7 @@
 """Layers that run kernels.c where they can, and PyTorch's own code elsewhere: on GPUs, in other precisions, in double.
 
-In bfloat16 only what follows a convolution is native, and pooling: a CPU that has bfloat16 in hardware runs PyTorch's
-convolutions as fast as any.
+In bfloat16 only what follows a convolution is native, and pooling: PyTorch's convolutions use what such a CPU has in
+hardware.
 
 They add no state and share PyTorch's classes, so that a network takes them on and off without anything else changing.
 """
