@@ -100,12 +100,23 @@ def _recipe(row: Row) -> str:
         ("learning-rate schedule", _object(config["scheduler"])),
         ("augmentation", _object(augmented)),
         ("label smoothing", str(config["label_smoothing"])),
+        *([("distilled from", _teacher(run))] if run.teacher else []),
         ("weight averaging", f"EMA, {_object(averaged)}" if averaged else "none"),
         ("command", f"`{command}`"),
         ("made on", ", ".join(sorted({f"{r.device}, precision {r.precision}" for r in row.runs}))),
         ("versions", ", ".join(sorted({f"torch {r.versions['torch']}" for r in row.runs}))),
     ]
     return _table(rows)
+
+
+def _teacher(run: Result) -> str:
+    """The network of `run.teacher`, and how its answers were weighed."""
+    assert run.teacher
+    told = run.config["distillation"]
+    return (
+        f"{run.teacher['name']}, seed {run.teacher['seed']} ({run.teacher['parameters']:,} parameters, "
+        f"{100 * run.teacher['test_accuracy']:.2f} %), weight {told['weight']}, temperature {told['temperature']}"
+    )
 
 
 def _object(node: dict[str, Any]) -> str:

@@ -14,12 +14,14 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from parsimony.distillation import Teacher
 from parsimony.errors import InputError, RunError
 
 
 class Classifier(pl.LightningModule):
     """Trains `net` on (images, labels) with cross-entropy; logs loss and accuracy a step, an epoch and a split.
 
+    A `teacher` has its part in the training loss.
     `watched` is the tag of each epoch's evaluation: "val" or "watched_test". `history` has one entry an epoch: its
     figures, its training's `seconds`, and those `elapsed` since the run began, evaluation included.
     `resumed` are the epochs after which a run that had broken off went on.
@@ -33,6 +35,7 @@ class Classifier(pl.LightningModule):
         *,
         classes: int,
         label_smoothing: float = 0.0,
+        teacher: Teacher | None = None,
         watched: str = "val",
         hparams: Mapping[str, Any] | None = None,
     ) -> None:
@@ -42,6 +45,7 @@ class Classifier(pl.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.label_smoothing = label_smoothing
+        self.teacher = teacher  # no module, so that neither checkpoints nor the optimizer see its weights
         self.watched = watched
         self.test_tag = "test"
         self.history: list[dict[str, float]] = []
@@ -81,6 +85,8 @@ class Classifier(pl.LightningModule):
             raise _refused(error) from error
 
     def on_train_start(self) -> None:
+        if self.teacher:
+            self.teacher.net.to(self.device)
         self.fit_started = time.perf_counter() - (self.history[-1]["elapsed"] if self.history else 0.0)
 
     def on_train_epoch_start(self) -> None:
@@ -92,6 +98,8 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        if self.teacher:
+            loss = self.teacher.loss(images, logits, of_labels=loss)
         due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if (due or loss.device.type == "cpu") and not loss.isfinite():  # on a GPU to look is to wait
             raise self._diverged(f"The loss is {loss.item()}")

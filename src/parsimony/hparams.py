@@ -24,16 +24,25 @@ NAMES = {
     "data.source.name": "train.data",
     "data.train_images": "train.images",
 }
-GROUPS = {"model": "model", "optimizer": "optimizer", "scheduler": "scheduler", "augment": "train.augment"}
+GROUPS = {
+    "model": "model",
+    "optimizer": "optimizer",
+    "scheduler": "scheduler",
+    "augment": "train.augment",
+    "distillation": "train.distillation",
+}
 
 
 def compared(config: dict[str, Any]) -> dict[str, Any]:
     """Of a run's config what people compare, by short names: {"dropout": 0.1, "model": "mnist_sep", ...}."""
     found = {}
+    taught = config.get("distillation", {}).get("teacher")
     for key, value in leaves(config):
         group, _, rest = key.partition(".")
         if key.endswith("._target_"):
             value = str(value).rpartition(".")[2]
+        if group == "distillation" and not taught:
+            continue
         if value is None or not (key in NAMES or (group in GROUPS and not rest.startswith("_"))):
             continue
         plain = isinstance(value, bool | int | float | str)

@@ -26,7 +26,7 @@ BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
 
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
 RECIPE = (
-    *("model", "augment", "optimizer", "scheduler", "label_smoothing", "trainer.max_epochs"),
+    *("model", "augment", "optimizer", "scheduler", "label_smoothing", "distillation", "trainer.max_epochs"),
     "callbacks.ema.decay",
     *("data.source.name", "data.batch_size", "data.validation", "data.train_images", "data.augment_epochs"),
 )
@@ -89,6 +89,8 @@ def read_runs(folder: Path) -> list[Result]:
 def recipe(config: Any) -> dict[str, Any]:
     """What of a run's config defines its recipe."""
     parts = {key: OmegaConf.select(OmegaConf.create(config), key) for key in RECIPE}
+    if not (parts["distillation"] or {}).get("teacher"):
+        parts["distillation"] = None  # what it would weigh is no part of a recipe without a teacher
     return {
         key: OmegaConf.to_container(part, resolve=True) if OmegaConf.is_config(part) else part
         for key, part in parts.items()

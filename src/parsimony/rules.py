@@ -66,10 +66,15 @@ def _one_of(*options: str) -> Rule:
 RULES: dict[str, Rule] = {
     r"folder": (_is_text, "a text"),
     r"name|data\.root": (lambda value: _is_text(value) or is_number(value), "a text"),
-    r"resume": (lambda value: value is None or _is_text(value) or is_number(value), "a run's folder, or null"),
+    r"resume|distillation\.teacher": (
+        lambda value: value is None or _is_text(value) or is_number(value),
+        "a run's folder, or null",
+    ),
     r"scheduler\.(total_steps|max_epochs)|data\.(seed|augment)": (lambda value: False, "its value from the run"),
     r"seed": _integer(0, 2**32 - 1),
     r"label_smoothing": _number(0, 1, without_high=True),
+    r"distillation\.weight": _number(0, 1),
+    r"distillation\.temperature": _number(0, math.inf, without_low=True),
     r"budget\.\w+": _integer(1, other=(None,)),
     r"model\.dropout\w*": _number(0, 1, without_high=True),
     r"optimizer\.lr": _number(0, math.inf, without_low=True),

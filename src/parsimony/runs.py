@@ -55,6 +55,7 @@ class Result:
     threads: int | None = None
     precision: str = ""
     layers: str | None = None  # native, fast or torch (conf/engine); not known of runs before there was a choice
+    teacher: dict[str, Any] | None = None  # distilled from: name, seed, parameters, test_accuracy, sha256 of checkpoint
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     dirty: bool | None = None

@@ -21,6 +21,7 @@ LOADERS = (
     "hydra.utils",
     "hydra._internal",
 )
+TRAINING_OPTION = "'allow_targets=[{}]'"  # of a training, that allows more
 # The parts of a training, by name: Lightning takes seconds to import. A config may name their subclasses,
 PARTS = (
     "torch.nn.modules.module.Module",
@@ -49,7 +50,7 @@ def targets(node: Any) -> Iterator[str]:
             yield from targets(value)
 
 
-def check_names(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
+def check_names(config: Any, allow: Sequence[str], option: str = TRAINING_OPTION) -> None:
     """Raises InputError for the first target outside ALLOWED and `allow`, with the `option` that allows it.
 
     Imports nothing.
@@ -63,7 +64,7 @@ def check_names(config: Any, allow: Sequence[str], option: str = "'allow_targets
             )
 
 
-def check_objects(config: Any, allow: Sequence[str], option: str = "'allow_targets=[{}]'") -> None:
+def check_objects(config: Any, allow: Sequence[str], option: str = TRAINING_OPTION) -> None:
     """As `check_names`, and for a target that is another module's behind an allowed name, such as torch.os.system."""
     check_names(config, allow, option)
     for target in targets(config):

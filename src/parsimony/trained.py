@@ -75,11 +75,11 @@ class Trained:
         return build(OmegaConf.create(config["data"]), ImageData, augment=augment, seed=config["seed"])
 
 
-def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = ()) -> Trained:
+def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = OPTION) -> Trained:
     """The network of the run in `folder`, at its last epoch or, with `checkpoint=BEST`, at its best.
 
     Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config whose network
-    or data come from anywhere but the usual packages and those that `allow` names.
+    or data come from anywhere but the usual packages and those that `allow` names, by the command's `option`.
     """
     config = kept_config(folder)
     try:
@@ -88,7 +88,7 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = ()) -> Tra
         assert isinstance(planned, int)
     except (KeyError, TypeError, AssertionError):
         raise InputError(f"{folder} is no run's folder: its config.yaml is not that of a training.") from None
-    check_objects(parts, allow, OPTION)
+    check_objects(parts, allow, option)
     path = folder / "checkpoints" / checkpoint
     if not path.exists():
         raise InputError(f"{folder} has no {path.relative_to(folder)}: {_why_missing(checkpoint, config)}")

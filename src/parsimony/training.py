@@ -25,6 +25,7 @@ from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
+from parsimony.distillation import teacher_of
 from parsimony.distributed.batch_norm import SyncOnCpu
 from parsimony.distributed.group import Group, share_cores
 from parsimony.distributed.strategy import Together, environment_of, register
@@ -80,6 +81,9 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     on_gpu = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     layers = engine.layers_on(on_gpu)
     net = engine.prepare(net, layers)
+    teacher = teacher_of(plain_config, data, cfg.allow_targets)
+    if teacher:
+        engine.prepare(teacher.net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     group.load(data)
     assert data.images is not None
@@ -90,6 +94,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         build(cfg.scheduler),
         classes=len(data.images.classes),
         label_smoothing=cfg.label_smoothing,
+        teacher=teacher,
         watched=watched_tag(cfg.data.validation),
         hparams=settings(plain_config),
     )
@@ -117,6 +122,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         "checkpoint": at_step,
         "data": data.images.sha256,
         "version of PyTorch": torch.__version__,
+        "teacher": teacher.origin if teacher else None,
     }
     check_batches(net, data, trainer.world_size)
     result = Result(
@@ -130,6 +136,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         threads=torch.get_num_threads(),
         precision=str(trainer.precision),
         layers=layers,
+        teacher=teacher.origin if teacher else None,
         versions=runs.versions(),
         data={"name": data.images.name, "publisher": data.images.publisher, "sha256": data.images.sha256},
         config=runs.portable(plain_config, cfg.folder),

@@ -17,6 +17,7 @@ SHORT = ("data=digits", "model=mnist_narrow", "trainer=cpu", "trainer.max_epochs
 BASE = (*SHORT, "engine.threads=1", "~callbacks.pictures", "data.validation=50")
 
 KEYS = (
+    *("distillation.teacher", "distillation.weight", "distillation.temperature"),
     *("seed", "label_smoothing", "name", "folder", "resume", "allow_targets", "sweep.resume", "budget.epochs"),
     *("budget.parameters", "data.batch_size", "data.validation", "data.train_images", "data.source", "data.augment"),
     *(
