@@ -41,6 +41,7 @@ BATCH = {  # of each network's published recipe
     "cifar_sep": 128,
     "cifar_base": 128,
     "cifar_plain": 128,
+    "cifar_resnet9": 128,
 }
 OTHERS = ("keras", "bare", "stock")
 FLOPS_PER_MAC = 6  # a multiplication and an addition forward, twice that backward

@@ -5,6 +5,7 @@ Comments give the output's height and width. Import it with KERAS_BACKEND=torch.
 
 import keras
 from keras.layers import (
+    Add,
     BatchNormalization,
     Conv2D,
     Dense,
@@ -245,3 +246,17 @@ def cifar_plain() -> keras.Sequential:
             Dense(10),
         ]
     )
+
+
+def cifar_resnet9() -> keras.Model:
+    def block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        maps = Conv2D(filters, 3, padding="same", use_bias=False)(maps)
+        return ReLU()(BatchNormalization()(maps))
+
+    images = keras.Input((32, 32, 3))
+    maps = MaxPooling2D(2)(block(block(images, 32), 64))  # 16
+    maps = Add()([maps, block(block(maps, 64), 64)])
+    maps = MaxPooling2D(2)(block(maps, 128))  # 8
+    maps = MaxPooling2D(2)(block(maps, 256))  # 4
+    maps = Add()([maps, block(block(maps, 256), 256)])
+    return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))

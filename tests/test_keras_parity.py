@@ -39,6 +39,8 @@ KINDS = {
     "GlobalAveragePooling2D": "mean",
     "AdaptiveAvgPool2d": "mean",
     "Flatten": "",
+    "InputLayer": "",
+    "Add": "",  # ours is no layer of its own
 }
 # Random values far from the initial ones: nothing left uncopied, or swapped, goes unseen
 RANGES = {

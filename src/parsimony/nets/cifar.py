@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from parsimony.nets.layers import conv, dense, global_average_pool, separable
+from parsimony.nets.layers import Residual, conv, dense, global_average_pool, separable
 
 
 def cifar_base(dropout: float = 0.25, dropout_dense: float = 0.5) -> nn.Sequential:
@@ -63,4 +63,22 @@ def cifar_plain(dropout: float = 0.0) -> nn.Sequential:
         block(56, 56),
         global_average_pool(),
         dense(56, 10, activation=False),
+    )
+
+
+def cifar_resnet9(dropout: float = 0.0) -> nn.Sequential:
+    """1,648,362 parameters: D. Page's ResNet-9 ("How to train your ResNet") at half its width. Norm before ReLU."""
+    block = partial(conv, same=True, bias=False, norm_first=True, dropout=dropout)
+    return nn.Sequential(
+        block(3, 32),  # 32
+        block(32, 64),
+        nn.MaxPool2d(2),  # 16
+        Residual(block(64, 64), block(64, 64)),
+        block(64, 128),
+        nn.MaxPool2d(2),  # 8
+        block(128, 256),
+        nn.MaxPool2d(2),  # 4
+        Residual(block(256, 256), block(256, 256)),
+        global_average_pool(),
+        dense(256, 10, activation=False),
     )

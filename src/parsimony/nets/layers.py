@@ -72,6 +72,17 @@ def global_average_pool() -> nn.Sequential:
     return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten()))
 
 
+class Residual(nn.Module):
+    """Adds its input to what `layers` make of it, in the same shape (He et al., arXiv 1512.03385)."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + self.layers(images)
+
+
 class FastDropout(nn.Dropout):
     """Dropout whose mask on a CPU takes four 16-bit draws from one 64-bit number, so that p is exact to 1/65536.
 
