@@ -229,6 +229,21 @@ def test_the_same_command_goes_on_whatever_machine_it_is_on(tmp_path: Path) -> N
     assert command(tmp_path / "run", *RUN, "engine.threads=1")["engine"]["threads"] == 1
 
 
+def test_a_run_from_before_a_key_came_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    break_off(folder, STEPS + 2, *RUN)
+    kept = OmegaConf.load(folder / "config.yaml")
+    for key in ("distillation", "label_smoothing"):
+        del kept[key]
+    del kept.data["augment_epochs"]
+    OmegaConf.save(kept, folder / "config.yaml")
+    assert command(folder, *RUN)["label_smoothing"] == 0
+    assert command(folder, f"resume={folder}")["distillation"]["teacher"] is None
+    with pytest.raises(InputError, match=r"another config \(label_smoothing\)"):
+        command(folder, *RUN, "label_smoothing=0.1")
+    assert train_in(folder, *RUN).resumed == [1]
+
+
 def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
     with alone(tmp_path / "run"), pytest.raises(InputError, match=r"Another process trains in .*run: wait for its end"):
         train_in(tmp_path / "run", *RUN)

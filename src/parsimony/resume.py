@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parsimony.config import leaves
+from parsimony.config import CONF, leaves
 from parsimony.errors import InputError
 from parsimony.runs import Result
 
@@ -30,16 +30,25 @@ OmegaConf.register_new_resolver("run_folder", lambda resume, fresh: resume or fr
 def kept_config(folder: Path) -> dict[str, Any]:
     """The config that a run left in `folder`, which may have moved since.
 
+    Keys that conf/config.yaml did not have yet are at their defaults: by these nothing changes that was there before.
     Raises InputError where there is none.
     """
     try:
-        kept: Any = OmegaConf.load(folder / "config.yaml")
+        kept: Any = OmegaConf.merge(_defaults(), OmegaConf.load(folder / "config.yaml"))
         kept.folder = str(folder)
         return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
     except FileNotFoundError:
         raise InputError(f"{folder} is no run's folder: it has no config.yaml.") from None
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
+
+
+def _defaults() -> Any:
+    """Of the keys beside the groups that say what a run computes."""
+    own: Any = OmegaConf.load(CONF / "config.yaml")
+    for key in ("defaults", "hydra", "name", "folder", "resume", "sweep", "allow_targets"):
+        del own[key]
+    return own
 
 
 def config_to_run(cfg: DictConfig) -> DictConfig:
