@@ -1,20 +1,15 @@
 """The layers in C compute what PyTorch's compute in float64, to the precision of float32."""
 
 import copy
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from native_layers import TAILS, native_version
 from torch import Tensor, nn
 
 from parsimony.native import layers as native
-from parsimony.native.library import FLAGS, Unavailable, library
-
-try:
-    library()
-except Unavailable as error:
-    pytest.skip(f"no native layers here: {error}", allow_module_level=True)
+from parsimony.native.library import FLAGS, library
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
@@ -72,13 +67,6 @@ def test_depthwise_convolution(shape: tuple[int, ...], padding: int) -> None:
     assert type(native_version(conv)) is native.Conv2d
 
 
-TAILS = {
-    "relu, norm": (nn.ReLU, nn.BatchNorm2d),
-    "norm, relu": (nn.BatchNorm2d, nn.ReLU),
-    "norm": (nn.BatchNorm2d,),
-}
-
-
 @pytest.mark.parametrize("shape", [(3, 8, 9, 7), (64, 10, 1, 1), (2, 3, 5, 5), (8, 48, 24, 24)])
 @pytest.mark.parametrize("order", TAILS)
 def test_norm_and_relu(shape: tuple[int, ...], order: str) -> None:
@@ -128,60 +116,6 @@ def test_pooling_is_the_same_to_the_bit(shape: tuple[int, ...], dtype: torch.dty
     for plain, own in zip(*results, strict=True):
         assert plain.dtype == own.dtype == dtype
         assert torch.equal(plain.nan_to_num(-1), own.nan_to_num(-1))
-
-
-@pytest.mark.parametrize("p", [0.0, 0.3])
-@pytest.mark.parametrize("shape", [(3, 8, 9, 7), (64, 10, 1, 1), (8, 48, 24, 24)])
-@pytest.mark.parametrize("order", TAILS)
-def test_bfloat16_is_what_float32_gives_rounded(shape: tuple[int, ...], order: str, p: float) -> None:
-    torch.manual_seed(0)
-    made = [kind(shape[1]) if kind is nn.BatchNorm2d else kind() for kind in TAILS[order]]
-    images, grad = (torch.randn(shape).bfloat16().to(memory_format=torch.channels_last) for _ in range(2))
-    results = []
-    for dtype in (torch.bfloat16, torch.float32):
-        net = native_version(nn.Sequential(*made, nn.Dropout(p)))
-        torch.manual_seed(1)  # the masks'
-        entry = images.to(dtype, copy=True).requires_grad_()
-        output = net(entry)
-        output.backward(grad.to(dtype))
-        results.append([output, entry.grad, *(parameter.grad for parameter in net.parameters()), *net.buffers()])
-    for half, exact in zip(*results, strict=True):
-        assert torch.equal(half, exact.to(half.dtype))
-    assert [half.dtype for half in results[0][:3]] == [torch.bfloat16, torch.bfloat16, torch.float32]
-
-
-def test_every_bfloat16_is_rounded_as_pytorch_does() -> None:
-    images = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.bfloat16).view(1, 2**16 // 64, 8, 8)
-    images = images.to(memory_format=torch.channels_last)
-    output = native_version(nn.Sequential(nn.Dropout(0.3)))(images)
-    kept = output != 0
-    expected = (images.float() * (2**16 / (2**16 - round(0.3 * 2**16)))).bfloat16()
-    torch.testing.assert_close(output[kept], expected[kept], rtol=0, atol=0, equal_nan=True)
-    assert kept.sum() > 2**15
-
-
-def test_a_network_in_bfloat16_is_close_to_pytorchs() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(
-        *(nn.Conv2d(3, 10, 3), nn.ReLU(), nn.BatchNorm2d(10), nn.MaxPool2d(2)),
-        *(nn.Conv2d(10, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(400, 10)),
-    )
-    images, results = torch.randn(32, 3, 12, 12).to(memory_format=torch.channels_last), []
-    for own in (copy.deepcopy(net), native_version(net)):
-        own = own.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
-            output = own(images)
-        output.float().logsumexp(1).sum().backward()
-        results.append([output, *(parameter.grad for parameter in own.parameters())])
-    for plain, native_one in zip(*results, strict=True):
-        assert plain.dtype == native_one.dtype
-        assert (plain.float() - native_one.float()).norm() <= 0.03 * plain.float().norm() + 1e-3
-
-
-def native_version(net: nn.Module) -> nn.Module:
-    whole = nn.Sequential(OrderedDict(net=copy.deepcopy(net)))
-    native.use(whole)
-    return whole.net
 
 
 def whole_block() -> nn.Sequential:
@@ -314,57 +248,3 @@ def test_evaluation_in_bfloat16() -> None:
         output = net(images)
     assert output.dtype == torch.bfloat16
     assert (output - net(images)).abs().max() < 0.05
-
-
-# Dropout's mask is drawn in C too: its distribution.
-
-
-def kept(p: float, channels: int = 8, count: int = 2**17) -> Tensor:
-    dropout = native_version(nn.Sequential(nn.Dropout(p)))
-    images = torch.ones(count // 64, channels, 8, 8).to(memory_format=torch.channels_last)
-    return (dropout(images) != 0).permute(0, 2, 3, 1).flatten().float()
-
-
-@pytest.mark.parametrize("p", [0.001, 0.098, 0.25, 0.5, 0.9])
-@pytest.mark.parametrize("channels", [8, 10])
-def test_rate_of_dropout(p: float, channels: int) -> None:
-    torch.manual_seed(0)
-    share = torch.stack([kept(p, channels) for _ in range(4)])
-    assert abs(share.mean().item() - (1 - p)) < 4 * (p * (1 - p) / share.numel()) ** 0.5 + 2**-17
-
-
-def test_masks_are_independent_across_positions_and_steps() -> None:
-    torch.manual_seed(1)
-    p = 0.3
-    first, second = kept(p) - (1 - p), kept(p) - (1 - p)
-    pairs = {"step": first * second}
-    for distance in (*range(1, 65), 128, 256, 512, 1024, 4096, 2**16):
-        pairs[f"distance {distance}"] = first[distance:] * first[:-distance]
-    for name, product in pairs.items():
-        assert abs(product.mean().item()) / (p * (1 - p)) < 5 / product.numel() ** 0.5, name
-
-
-def test_the_gradient_passes_where_the_signal_did() -> None:
-    images = torch.rand(8, 10, 9, 9).add(1).to(memory_format=torch.channels_last).requires_grad_()
-    output = native_version(nn.Sequential(nn.Dropout(0.4)))(images)
-    output.sum().backward()
-    assert torch.equal(images.grad != 0, output != 0)
-    assert torch.allclose(images.grad * images, output)
-    assert images.grad.unique().tolist() == pytest.approx([0, 1 / 0.6], rel=1e-4)
-
-
-def test_dropout_scales_and_masks_what_the_norm_gives() -> None:
-    torch.manual_seed(0)
-    net = native_version(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(10), nn.Dropout(0.5)))
-    images = torch.randn(16, 10, 9, 9).to(memory_format=torch.channels_last)
-    output, whole = net(images), nn.BatchNorm2d(10)(images.relu())
-    assert torch.allclose(output, torch.where(output != 0, 2 * whole, 0), atol=1e-5)
-
-
-def test_a_seed_repeats_the_masks() -> None:
-    torch.manual_seed(3)
-    first = kept(0.5), kept(0.5)
-    torch.manual_seed(3)
-    assert torch.equal(first[0], kept(0.5))
-    assert torch.equal(first[1], kept(0.5))
-    assert not torch.equal(first[0], first[1])
