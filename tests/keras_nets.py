@@ -187,6 +187,15 @@ def mnist_micro() -> keras.Sequential:
     )
 
 
+def mnist_residual() -> keras.Model:
+    images = keras.Input((28, 28, 1))
+    maps = MaxPooling2D(2)(block(block(images, 16), 32))  # 14
+    maps = Add()([maps, block(block(maps, 32), 32)])
+    maps = MaxPooling2D(2)(block(maps, 64))  # 7
+    maps = Add()([maps, block(block(maps, 64), 64)])
+    return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))
+
+
 def cifar_base() -> keras.Sequential:
     return keras.Sequential(
         [
@@ -249,10 +258,6 @@ def cifar_plain() -> keras.Sequential:
 
 
 def cifar_resnet9() -> keras.Model:
-    def block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        maps = Conv2D(filters, 3, padding="same", use_bias=False)(maps)
-        return ReLU()(BatchNormalization()(maps))
-
     images = keras.Input((32, 32, 3))
     maps = MaxPooling2D(2)(block(block(images, 32), 64))  # 16
     maps = Add()([maps, block(block(maps, 64), 64)])
@@ -260,3 +265,9 @@ def cifar_resnet9() -> keras.Model:
     maps = MaxPooling2D(2)(block(maps, 256))  # 4
     maps = Add()([maps, block(block(maps, 256), 256)])
     return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))
+
+
+def block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+    """Of the residual networks."""
+    maps = Conv2D(filters, 3, padding="same", use_bias=False)(maps)
+    return ReLU()(BatchNormalization()(maps))

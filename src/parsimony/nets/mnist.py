@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from parsimony.nets.layers import conv, global_average_pool, separable
+from parsimony.nets.layers import Residual, conv, dense, global_average_pool, separable
 
 
 def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
@@ -170,4 +170,20 @@ def mnist_micro(dropout: float = 0.0) -> nn.Sequential:
         block(8, 8),  # 7
         conv(8, 10, bias=False, activation=False),  # 5
         global_average_pool(),
+    )
+
+
+def mnist_residual(dropout: float = 0.0) -> nn.Sequential:
+    """117,210 parameters: our own, for the small ones to learn from. Norm before ReLU; no bias in convolutions."""
+    block = partial(conv, same=True, bias=False, norm_first=True, dropout=dropout)
+    return nn.Sequential(
+        block(1, 16),  # 28
+        block(16, 32),
+        nn.MaxPool2d(2),  # 14
+        Residual(block(32, 32), block(32, 32)),
+        block(32, 64),
+        nn.MaxPool2d(2),  # 7
+        Residual(block(64, 64), block(64, 64)),
+        global_average_pool(),
+        dense(64, 10, activation=False),
     )
