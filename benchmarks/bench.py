@@ -42,6 +42,7 @@ BATCH = {  # of each network's published recipe
     "cifar_sep": 128,
     "cifar_base": 128,
     "cifar_plain": 128,
+    "cifar_convnext": 128,
     "cifar_resnet9": 128,
 }
 OTHERS = ("keras", "bare", "stock")

@@ -257,6 +257,25 @@ def cifar_plain() -> keras.Sequential:
     )
 
 
+def cifar_convnext() -> keras.Model:
+    def wider(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+        maps = SeparableConv2D(filters, 3, padding="same", use_bias=False)(maps)
+        return ReLU()(BatchNormalization()(maps))
+
+    def stage(maps: keras.KerasTensor, blocks: int) -> keras.KerasTensor:
+        filters = maps.shape[-1]
+        for _ in range(blocks):
+            narrower = BatchNormalization()(Conv2D(filters, 1, use_bias=False)(wider(maps, 2 * filters)))
+            maps = Add()([maps, narrower])
+        return maps
+
+    images = keras.Input((32, 32, 3))
+    maps = stage(block(images, 24), 2)
+    maps = stage(MaxPooling2D(2)(wider(maps, 48)), 4)  # 16
+    maps = stage(MaxPooling2D(2)(wider(maps, 72)), 2)  # 8
+    return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))
+
+
 def cifar_resnet9() -> keras.Model:
     images = keras.Input((32, 32, 3))
     maps = MaxPooling2D(2)(block(block(images, 32), 64))  # 16

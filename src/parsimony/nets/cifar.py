@@ -66,6 +66,24 @@ def cifar_plain(dropout: float = 0.0) -> nn.Sequential:
     )
 
 
+def cifar_convnext(dropout: float = 0.0) -> nn.Sequential:
+    """98,218 parameters: our own, of ConvNeXt's blocks (Liu et al., arXiv 2201.03545) in 3x3 and with batch norm."""
+    block = partial(separable, same=True, bias=False, norm_first=True, dropout=dropout)
+    narrow = partial(conv, kernel=1, bias=False, norm_first=True, activation=False)
+    return nn.Sequential(
+        conv(3, 24, same=True, bias=False, norm_first=True),  # 32
+        *(Residual(block(24, 48), narrow(48, 24)) for _ in range(2)),
+        block(24, 48),
+        nn.MaxPool2d(2),  # 16
+        *(Residual(block(48, 96), narrow(96, 48)) for _ in range(4)),
+        block(48, 72),
+        nn.MaxPool2d(2),  # 8
+        *(Residual(block(72, 144), narrow(144, 72)) for _ in range(2)),
+        global_average_pool(),
+        dense(72, 10, activation=False),
+    )
+
+
 def cifar_resnet9(dropout: float = 0.0) -> nn.Sequential:
     """1,648,362 parameters: D. Page's ResNet-9 ("How to train your ResNet") at half its width. Norm before ReLU."""
     block = partial(conv, same=True, bias=False, norm_first=True, dropout=dropout)
