@@ -38,6 +38,7 @@ BATCH = {  # of each network's published recipe
     "mnist_plain": 32,
     "mnist_wide": 512,
     "mnist_micro": 128,
+    "mnist_even": 128,
     "mnist_residual": 128,
     "cifar_sep": 128,
     "cifar_base": 128,

@@ -187,6 +187,22 @@ def mnist_micro() -> keras.Sequential:
     )
 
 
+def mnist_even() -> keras.Sequential:
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 26
+            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 24
+            MaxPooling2D(2),  # 12
+            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 10
+            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 8
+            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 6
+            *(Conv2D(10, 3, use_bias=False), BatchNormalization()),  # 4
+            GlobalAveragePooling2D(),
+        ]
+    )
+
+
 def mnist_residual() -> keras.Model:
     images = keras.Input((28, 28, 1))
     maps = MaxPooling2D(2)(block(block(images, 16), 32))  # 14
