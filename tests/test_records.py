@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from test_published import made_up
 
 from parsimony.config import CONF
-from parsimony.published import Row, current_recipe
+from parsimony.published import Row, recipe
 from parsimony.records import (
     ablation_rows,
     ablation_table,
@@ -52,8 +52,11 @@ def test_a_record_keeps_its_budget_and_never_watches_the_test_set(record: Row, t
 
 
 @pytest.mark.parametrize("ablation", ablation_rows(), ids=lambda ablation: ablation.name)
-def test_an_ablation_changes_the_recipe(ablation: Row) -> None:
-    assert current_recipe(ablation.experiment, ablation.overrides) != current_recipe(ablation.experiment)
+def test_an_ablation_changes_the_recipe(ablation: Row, tmp_path: Path) -> None:
+    whole, changed = (
+        compose_run(tmp_path, f"experiment={ablation.experiment}", *overrides) for overrides in ((), ablation.overrides)
+    )
+    assert (whole.engine.precision, recipe(whole)) != (changed.engine.precision, recipe(changed))
 
 
 def test_the_tables_of_made_up_runs() -> None:
