@@ -23,6 +23,7 @@ from parsimony.report.events import read_log
 from parsimony.report.read import read_runs
 from parsimony.report.run import ALIVE, Run
 from parsimony.report.tags import meaning
+from parsimony.resume import own_keys
 
 KERAS = Path(__file__).parent / "files" / "keras"  # what Keras 3.15 on TensorFlow wrote in three epochs
 
@@ -88,6 +89,13 @@ def test_a_run_of_ours(tmp_path: Path) -> None:
     assert list(run.series["learning rate"]) == pytest.approx([0.1, 0.6, 1.1, 1.6, 2.1, 2.6])  # in epochs
     assert run.hyperparameters["model.dropout"] == 0.1
     assert not [key for key in run.hyperparameters if "dir" in key or "folder" in key or "root" in key or "seed" in key]
+
+
+def test_a_run_from_before_a_key_came_has_its_default(tmp_path: Path) -> None:
+    before = our_run(tmp_path / "before")
+    our_run(tmp_path / "now", config={**before.config, **own_keys(), "data": before.config["data"]})
+    assert only(tmp_path / "before").hyperparameters == only(tmp_path / "now").hyperparameters
+    assert only(tmp_path / "before").hyperparameters["distillation.weight"] == 0.5
 
 
 def test_a_run_without_event_files_has_the_curves_of_its_history(tmp_path: Path) -> None:
@@ -271,7 +279,9 @@ def test_a_run_of_ours_that_has_not_ended(age: int, status: str, tmp_path: Path)
     os.utime(path, (time.time() - age,) * 2)
     (run,), (warning,) = read_runs([tmp_path])
     assert (run.name, run.seed, run.data, run.ended, run.status) == ("mnist_sep", 4, "mnist", False, status)
-    assert run.hyperparameters == {"model.dropout": 0.2, "trainer.max_epochs": 20, "data.source.name": "mnist"}
+    kept = {"model.dropout": 0.2, "trainer.max_epochs": 20, "data.source.name": "mnist"}
+    assert run.hyperparameters.items() >= kept.items()
+    assert not {"name", "folder", "seed"} & run.hyperparameters.keys()
     assert run.final["validation/accuracy"] == pytest.approx(0.98)
     assert "ends within a record" in warning
 

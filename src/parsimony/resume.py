@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def kept_config(folder: Path) -> dict[str, Any]:
     Raises InputError where there is none.
     """
     try:
-        kept: Any = OmegaConf.merge(_defaults(), OmegaConf.load(folder / "config.yaml"))
+        kept: Any = OmegaConf.merge(own_keys(), OmegaConf.load(folder / "config.yaml"))
         kept.folder = str(folder)
         return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
     except FileNotFoundError:
@@ -43,12 +44,12 @@ def kept_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
 
 
-def _defaults() -> Any:
-    """Of the keys beside the groups that say what a run computes."""
-    own: Any = OmegaConf.load(CONF / "config.yaml")
-    for key in ("defaults", "hydra", "name", "folder", "resume", "sweep", "allow_targets"):
-        del own[key]
-    return own
+@cache
+def own_keys() -> dict[str, Any]:
+    """The keys of conf/config.yaml itself that say what a run computes, at their defaults."""
+    keys: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    beside = ("defaults", "hydra", "name", "folder", "resume", "sweep", "allow_targets")
+    return {key: value for key, value in keys.items() if key not in beside}
 
 
 def config_to_run(cfg: DictConfig) -> DictConfig:
