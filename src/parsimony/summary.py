@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from parsimony.errors import InputError
+from parsimony.nets.layers import Residual
 
 Pair = tuple[int, int]
 
@@ -179,6 +180,8 @@ def _trace(net: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
             if is_layer:
                 # The field travels on the tensor. Functional code between layers drops it: unknown, not wrong.
                 output.field = _field(module, inputs, output)  # type: ignore[attr-defined]
+            elif isinstance(module, Residual):  # what its layers, called last, depend on holds what its input does
+                output.field = calls[-1].field  # type: ignore[attr-defined]
             calls.append(_Call(name, module, _shape(output), getattr(output, "field", None), is_layer))
 
     modes = {module: module.training for module in net.modules()}

@@ -78,7 +78,8 @@ def stages(net: nn.Module, images: Tensor) -> list[Stage]:
 
 
 def fields(net: nn.Module, shape: tuple[int, int, int]) -> list[Field]:
-    """Theoretical receptive fields, from the layers' geometry alone, for networks whose layers follow one another."""
+    """Theoretical receptive fields, from the layers' geometry alone, for networks whose layers follow one another,
+    residual ones included."""
     found, jump, left, top = [], 1, 0, 0
     for layer in summarize(net, shape).layers:
         module = net.get_submodule(layer.name)
