@@ -188,19 +188,12 @@ def mnist_micro() -> keras.Sequential:
 
 
 def mnist_even() -> keras.Sequential:
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 26
-            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 24
-            MaxPooling2D(2),  # 12
-            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 10
-            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 8
-            *(Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()),  # 6
-            *(Conv2D(10, 3, use_bias=False), BatchNormalization()),  # 4
-            GlobalAveragePooling2D(),
-        ]
-    )
+    def layer() -> tuple[keras.Layer, ...]:
+        return Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()
+
+    before = [*layer(), *layer(), MaxPooling2D(2)]  # 26, 24, 12
+    after = [*layer(), *layer(), *layer(), Conv2D(10, 3, use_bias=False), BatchNormalization()]  # 10, 8, 6, 4
+    return keras.Sequential([keras.Input((28, 28, 1)), *before, *after, GlobalAveragePooling2D()])
 
 
 def mnist_residual() -> keras.Model:
@@ -274,21 +267,19 @@ def cifar_plain() -> keras.Sequential:
 
 
 def cifar_convnext() -> keras.Model:
-    def wider(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        maps = SeparableConv2D(filters, 3, padding="same", use_bias=False)(maps)
-        return ReLU()(BatchNormalization()(maps))
-
     def stage(maps: keras.KerasTensor, blocks: int) -> keras.KerasTensor:
         filters = maps.shape[-1]
         for _ in range(blocks):
-            narrower = BatchNormalization()(Conv2D(filters, 1, use_bias=False)(wider(maps, 2 * filters)))
+            narrower = BatchNormalization()(
+                Conv2D(filters, 1, use_bias=False)(block(maps, 2 * filters, SeparableConv2D))
+            )
             maps = Add()([maps, narrower])
         return maps
 
     images = keras.Input((32, 32, 3))
     maps = stage(block(images, 24), 2)
-    maps = stage(MaxPooling2D(2)(wider(maps, 48)), 4)  # 16
-    maps = stage(MaxPooling2D(2)(wider(maps, 72)), 2)  # 8
+    maps = stage(MaxPooling2D(2)(block(maps, 48, SeparableConv2D)), 4)  # 16
+    maps = stage(MaxPooling2D(2)(block(maps, 72, SeparableConv2D)), 2)  # 8
     return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))
 
 
@@ -302,7 +293,7 @@ def cifar_resnet9() -> keras.Model:
     return keras.Model(images, Dense(10)(GlobalAveragePooling2D()(maps)))
 
 
-def block(maps: keras.KerasTensor, filters: int) -> keras.KerasTensor:
+def block(maps: keras.KerasTensor, filters: int, kernels: type = Conv2D) -> keras.KerasTensor:
     """Of the residual networks."""
-    maps = Conv2D(filters, 3, padding="same", use_bias=False)(maps)
+    maps = kernels(filters, 3, padding="same", use_bias=False)(maps)
     return ReLU()(BatchNormalization()(maps))

@@ -210,7 +210,8 @@ def test_same_logits(twins) -> None:
         expected = twins.keras(twins.images().permute(0, 2, 3, 1), training=False)
         logits = twins.ours.eval()(twins.images())
     assert expected.std(dim=0).max() > 0.01  # the pictures tell on the logits, or anything would agree
-    torch.testing.assert_close(logits, expected, rtol=2e-5, atol=1e-4)
+    large = 1e-5 * expected.abs().max().item()  # of the sums of a deep residual network
+    torch.testing.assert_close(logits, expected, rtol=0, atol=max(1e-4, large))
 
 
 def test_same_gradients(twins) -> None:

@@ -201,7 +201,7 @@ def test_says_which_layer_cannot_take_the_images(network, shape, words) -> None:
 def test_table_fits_a_terminal(network, shape) -> None:
     summary = summarize(network(dropout=0.098), shape)
     lines = str(summary).splitlines()
-    assert len(lines) < 65
+    assert len(lines) < (65 if network is cifar.cifar_convnext else 45)  # it has 29 convolutions
     assert max(map(len, lines)) <= 100
     for words in ("Total params", "Trainable params", "Non-trainable params"):
         value = getattr(summary, words.removesuffix(" params").lower().replace("-", "_"))

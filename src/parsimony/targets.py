@@ -21,7 +21,7 @@ LOADERS = (
     "hydra.utils",
     "hydra._internal",
 )
-TRAINING_OPTION = "'allow_targets=[{}]'"  # of a training, that allows more
+TRAINING_OPTION = "'allow_targets=[{}]'"  # by which the command of a training allows more
 # The parts of a training, by name: Lightning takes seconds to import. A config may name their subclasses,
 PARTS = (
     "torch.nn.modules.module.Module",

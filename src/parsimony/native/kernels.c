@@ -902,7 +902,7 @@ void tail_forward(const void *x, const float *weight, const float *bias, float *
 }
 
 // The backward pass's two loops over a row, one for each order of layers, with dropout (`keep`) and without: one loop
-// that asks which it is takes half as long again.
+// that asks which it is takes longer.
 #define EACH_KIND(LOOP)                                                                                              \
   switch (2 * t.relu + (t.drop > 0)) {                                                                               \
     case 2 * NO_RELU: LOOP(NO_RELU, 0) break;                                                                        \
