@@ -11,6 +11,7 @@ from short_runs import QUIET, train_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._pytree import tree_map
 
+from parsimony.checkpoints import read
 from parsimony.classifier import Classifier
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE, alone, config_to_run, finished, kept_config
@@ -237,6 +238,14 @@ def test_a_run_from_before_a_key_came_goes_on(tmp_path: Path) -> None:
         del kept[key]
     del kept.data["augment_epochs"]
     OmegaConf.save(kept, folder / "config.yaml")
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = read(last)
+    made_with = checkpoint["hyper_parameters"]
+    for key in [
+        key for key in made_with if key.startswith(("distillation.", "label_smoothing", "data.augment_epochs"))
+    ]:
+        del made_with[key]
+    torch.save(checkpoint, last)
     assert command(folder, *RUN)["label_smoothing"] == 0
     assert command(folder, f"resume={folder}")["distillation"]["teacher"] is None
     with pytest.raises(InputError, match=r"another config \(label_smoothing\)"):

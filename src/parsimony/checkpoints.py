@@ -55,16 +55,19 @@ def newest(folder: Path) -> tuple[Path | None, int]:
     return None, 0
 
 
-def to_resume(folder: Path, net: nn.Module, settings: dict[str, Any]) -> tuple[Path, int] | None:
+def to_resume(
+    folder: Path, net: nn.Module, settings: dict[str, Any], defaults: dict[str, Any]
+) -> tuple[Path, int] | None:
     """The newest sound checkpoint of the run in `folder` and the steps taken by then; None if it has none yet.
 
-    It must have the tensors of `net` and have been made with `settings`. Raises InputError if no checkpoint is sound.
+    It must have the tensors of `net` and have been made with `settings`; those of `defaults` may have come since.
+    Raises InputError if no checkpoint is sound.
     """
     problems = []
     for path in _paths(folder):
         try:
             checkpoint = read(path)
-            _check_belongs(checkpoint, path, net, settings)
+            _check_belongs(checkpoint, path, net, settings, defaults)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -80,10 +83,13 @@ def _paths(folder: Path) -> list[Path]:
     return [path for path in (folder / "checkpoints" / name for name in (LAST, PREVIOUS)) if path.exists()]
 
 
-def _check_belongs(checkpoint: dict[str, Any], path: Path, net: nn.Module, settings: dict[str, Any]) -> None:
+def _check_belongs(
+    checkpoint: dict[str, Any], path: Path, net: nn.Module, settings: dict[str, Any], defaults: dict[str, Any]
+) -> None:
     shapes = {f"net.{name}": tensor.shape for name, tensor in net.state_dict().items()}
     found = {name: getattr(tensor, "shape", None) for name, tensor in checkpoint["state_dict"].items()}
     if any(found.get(name) != shape for name, shape in shapes.items()):
         raise InputError(f"{path} is of another network.")
-    if checkpoint.get("hyper_parameters") != settings:
+    made_with = checkpoint.get("hyper_parameters")
+    if not isinstance(made_with, dict) or {**defaults, **made_with} != settings:
         raise InputError(f"{path} is of a run with other settings.")

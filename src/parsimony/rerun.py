@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from parsimony.errors import InputError, RunError
-from parsimony.resume import kept_config, settings
+from parsimony.resume import default_settings, kept_config, settings
 from parsimony.runs import PROJECT, Result, portable, replace_file
 
 TIMES = ("seconds", "elapsed", "images_per_second")  # of an epoch's figures, those that no two runs share
@@ -146,7 +146,7 @@ def _circumstances(old: Result, new: Result) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    return settings({**config, "folder": "${folder}"})
+    return {**default_settings(), **settings({**config, "folder": "${folder}"})}
 
 
 def _quoted(text: object) -> str:

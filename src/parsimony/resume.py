@@ -83,6 +83,11 @@ def settings(config: Any) -> dict[str, Any]:
     }
 
 
+def default_settings() -> dict[str, Any]:
+    """What `settings` holds of the keys of conf/config.yaml itself, at their defaults."""
+    return {key: value for key, value in leaves(own_keys()) if key not in (*MAY_CHANGE, *DATA_ROOT)}
+
+
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The run's own config, with those of `overrides` that say where it goes on."""
     kept: Any = OmegaConf.create(kept_config(Path(cfg.folder)))

@@ -33,7 +33,7 @@ from parsimony.distributed.watch import Ended
 from parsimony.endings import ends_explained, quiet_about_disks, status
 from parsimony.engine import Engine
 from parsimony.errors import InputError
-from parsimony.resume import alone, settings
+from parsimony.resume import alone, default_settings, settings
 from parsimony.runs import Epoch, Result
 from parsimony.summary import check_budget, summarize
 from parsimony.targets import build, check_objects
@@ -100,7 +100,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     )
     classifier.check_optimizer(cfg.trainer.max_epochs)
     folder = Path(cfg.folder)
-    checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config)) or (None, 0)
+    checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config), default_settings()) or (None, 0)
     register()
     environment = environment_of(group)
     sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu

@@ -74,6 +74,7 @@ def test_what_cannot_be_made_again(done: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is there already and no run"):
         _begin(tmp_path, content["config"])
     _begin(kept, content["config"])  # goes on
+    _begin(kept, {key: value for key, value in content["config"].items() if key != "distillation"})  # as if older
     with pytest.raises(InputError, match="holds another run: name another --folder"):
         _begin(kept, {**content["config"], "seed": 7})
 
