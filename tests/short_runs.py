@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import compose_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from parsimony.classifier import Classifier
 from parsimony.config import check
 from parsimony.runs import Result
 from parsimony.training import train
@@ -41,3 +43,22 @@ def weights(result: Result, name: str = "last") -> dict[str, Tensor]:
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+class PowerCut(Exception):
+    pass
+
+
+def break_off(folder: Path, step: int, *overrides: str) -> None:
+    """Trains in `folder` until the power goes in training step `step`."""
+    training_step = Classifier.training_step
+
+    def until(self: Classifier, *arguments: object) -> torch.Tensor:
+        if self.global_step == step:
+            raise PowerCut
+        return training_step(self, *arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classifier, "training_step", until)
+        with pytest.raises(PowerCut):
+            train_in(folder, *overrides)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import QUIET, train_in
-from test_resume import RUN, break_off, last
+from short_runs import QUIET, break_off, train_in
+from test_resume import RUN, last
 
 from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.checkpoints import read

@@ -1,6 +1,7 @@
 """Learning from a trained network's answers."""
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 import torch
 from conftest import compose_run
 from omegaconf import OmegaConf
-from short_runs import QUICK, QUIET, train_in, weights
+from short_runs import QUICK, QUIET, break_off, train_in, weights
 from torch import nn
 
 from parsimony import hparams
 from parsimony.cards import card
+from parsimony.checkpoints import read
 from parsimony.distillation import Teacher
 from parsimony.errors import InputError
 from parsimony.published import Row, recipe
@@ -83,6 +85,21 @@ def test_a_student_learns_its_teachers_answers(teacher_run: Result, tmp_path: Pa
     assert weights(student).keys() == before.keys()  # the teacher is in no checkpoint
     assert all(torch.equal(value, before[key]) for key, value in weights(teacher_run).items())
     assert Result.read(Path(student.folder) / "result.json").teacher == student.teacher
+
+
+def test_a_run_does_not_go_on_with_a_changed_teacher(teacher_run: Result, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(teacher_run.folder, tmp_path / "teacher"))
+    keys = (*QUICK, "trainer.max_epochs=2", f"distillation.teacher={folder}")
+    break_off(tmp_path / "run", 7, *keys)
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = read(last)
+    name = next(name for name in checkpoint["state_dict"] if name.startswith("net."))
+    checkpoint["state_dict"][name].mul_(2)
+    torch.save(checkpoint, last)
+    with pytest.raises(InputError, match=r"distillation\.teacher has other weights than when this run began"):
+        train_in(tmp_path / "run", *keys)
+    shutil.copy(Path(teacher_run.folder) / "checkpoints" / "last.ckpt", last)
+    assert train_in(tmp_path / "run", *keys).resumed == [1]
 
 
 def test_evaluation_asks_no_teacher(teacher_run: Result, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from commands import end, start, wait_for
-from short_runs import QUIET, train_in
-from test_resume import RUN, break_off
+from short_runs import QUIET, break_off, train_in
+from test_resume import RUN
 
 from parsimony.callbacks import CtrlC
 from parsimony.errors import RunError

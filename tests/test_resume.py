@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import compose_run
 from omegaconf import OmegaConf
-from short_runs import QUIET, train_in
+from short_runs import QUIET, PowerCut, break_off, train_in
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._pytree import tree_map
 
@@ -29,25 +29,6 @@ RECIPES = {
     "sgd, every step, averaged": ("scheduler=one_cycle", "optimizer=sgd", "callbacks=[default,ema]"),
     "muon, at milestones": ("scheduler=step", "optimizer=muon", "scheduler.milestones=[0.3,0.6]"),
 }
-
-
-class PowerCut(Exception):
-    pass
-
-
-def break_off(folder: Path, step: int, *overrides: str) -> None:
-    """Trains in `folder` until the power goes in training step `step`."""
-    training_step = Classifier.training_step
-
-    def until(self: Classifier, *arguments: object) -> torch.Tensor:
-        if self.global_step == step:
-            raise PowerCut
-        return training_step(self, *arguments)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classifier, "training_step", until)
-        with pytest.raises(PowerCut):
-            train_in(folder, *overrides)
 
 
 def last(folder: Path) -> dict:

@@ -174,8 +174,14 @@ class Classifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["history"], checkpoint["resumed"] = self.history, self.resumed
+        checkpoint["teacher"] = self.teacher and self.teacher.origin["sha256"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises InputError where another teacher taught until then."""
+        if self.teacher and checkpoint.get("teacher") != self.teacher.origin["sha256"]:
+            raise InputError(
+                "distillation.teacher has other weights than when this run began: begin a new one with it."
+            )
         self.history = checkpoint["history"]
         self.resumed = [*checkpoint["resumed"], len(self.history)]
 
