@@ -72,18 +72,24 @@ def test_the_tables_of_made_up_runs() -> None:
         in line
     )
     assert "not run yet" in record_table([row()])
+    # The difference is of seeds 0 and 1, which both have.
     lines = ablation_table([record], [ablation, row(change="muon")]).splitlines()
-    assert lines[-1] == "| | no ema | `callbacks=[default]` | 99.36 ± 0.08 % (n=2) | -0.09 |"  # of seeds 0 and 1
+    assert (
+        lines[-1] == "| | no ema | `callbacks=[default]` | 2,472 | 99.36 ± 0.08 % (n=2) | -0.09 |"
+    )  # of seeds 0 and 1
     assert ablation_table([row()], []) == "Not run yet."
 
 
 def test_the_picture_has_all_of_one_task() -> None:
-    tiny = row(99.40)
+    tiny, ablation = row(99.40), row(99.30, change="no_ema")
+    narrower = row(98.50, change="3_wide")
+    narrower = replace(narrower, runs=[replace(run, parameters={"total": 800}) for run in narrower.runs])
     with rc_context(STYLE):
-        figure = pareto("mnist", [tiny, replace(tiny, network="cifar_tiny")])
+        figure = pareto("mnist", [tiny, ablation, narrower, replace(tiny, network="cifar_tiny")])
     (axes,) = figure.axes
     drawn = {line.get_label().split(",")[0]: len(line.get_xdata()) for line in axes.lines}
-    assert drawn == {"ours": 1, "public": sum(entry["task"] == "mnist" for entry in public())}
+    assert drawn == {"ours": 2, "public": sum(entry["task"] == "mnist" for entry in public())}
+    assert {text.get_text() for text in axes.texts} == {"mnist_tiny", "mnist_tiny, 3 wide"}
 
 
 def test_what_is_asked_for_by_name() -> None:

@@ -234,10 +234,11 @@ def write(texts: dict[Path, str], cards: Path = CARDS) -> None:
 
 
 def draw_pictures() -> None:
-    from parsimony.records import record_rows, save_pareto
+    from parsimony.records import ablation_rows, record_rows, save_pareto
 
+    found = [*rows(), *record_rows(), *ablation_rows()]
     for task in ("mnist", "cifar"):
-        save_pareto(task, [*rows(), *record_rows()], PROJECT / "docs" / "images" / f"pareto_{task}.svg")
+        save_pareto(task, found, PROJECT / "docs" / "images" / f"pareto_{task}.svg")
 
 
 def _facts(row: Row) -> list[str]:

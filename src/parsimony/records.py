@@ -81,23 +81,30 @@ def record_table(rows: Sequence[Row]) -> str:
 def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
     """What one change does to each record, in points, over the seeds that both have."""
     lines = [
-        "| record | change | by | test accuracy: mean ± sd (runs) | difference over the same seeds |",
-        "|---|---|---|--:|--:|",
+        "| record | change | by | parameters | test accuracy: mean ± sd (runs) | difference over the same seeds |",
+        "|---|---|---|--:|--:|--:|",
     ]
     for row in rows:
         changed = [ablation for ablation in ablations if ablation.network == row.network and ablation.runs]
         whole = {run.seed: accuracy for run, accuracy in zip(row.runs, row.accuracies(), strict=True)}
         if changed and whole:
-            lines.append(f"| `{row.network}` | none | | {spread([*whole.values()])} | |")
+            lines.append(f"| `{row.network}` | none | | {_size(row):,} | {spread([*whole.values()])} | |")
         for ablation in changed:
             found = {run.seed: accuracy for run, accuracy in zip(ablation.runs, ablation.accuracies(), strict=True)}
             both = [found[seed] - whole[seed] for seed in found.keys() & whole.keys()]
             difference = f"{statistics.mean(both):+.2f}" if both else "-"
             by = f"`{' '.join(ablation.overrides)}`"
-            lines.append(
-                f"| | {ablation.change.replace('_', ' ')} | {by} | {spread([*found.values()])} | {difference} |"
-            )
+            cells = [_change(ablation), by, f"{_size(ablation):,}", spread([*found.values()]), difference]
+            lines.append(f"| | {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def _change(ablation: Row) -> str:
+    return ablation.change.replace("_", " ")
+
+
+def _size(row: Row) -> int:
+    return row.runs[0].parameters["total"]
 
 
 def time_table(path: Path) -> str:
@@ -127,9 +134,14 @@ def public() -> list[dict[str, Any]]:
 
 
 def pareto(task: str, rows: Sequence[Row]) -> Figure:
-    """Accuracy against parameters of `task` (mnist or cifar): our means over seeds, the originals, public figures."""
-    ours = [(row.runs[0].parameters["total"], statistics.mean(row.accuracies()) / 100, row) for row in rows if row.runs]
-    ours = [point for point in ours if point[2].network.startswith(task)]
+    """Accuracy against parameters of `task` (mnist or cifar): our means over seeds, the originals, public figures.
+
+    Of the ablations those that change a record's size.
+    """
+    drawn = [row for row in rows if row.runs and row.network.startswith(task)]
+    whole = {_size(row) for row in drawn if not row.change}
+    drawn = [row for row in drawn if not row.change or _size(row) not in whole]
+    ours = [(_size(row), statistics.mean(row.accuracies()) / 100, row) for row in drawn]
     originals = [
         (parameters, row.reported / 100)
         for parameters, _, row in ours
@@ -146,7 +158,9 @@ def pareto(task: str, rows: Sequence[Row]) -> Figure:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set(xlabel="parameters", ylabel="test accuracy (%)")
     scale(axes, errors=True)
-    label_points(axes, {(parameters, float(error(accuracy))): row.network for parameters, accuracy, row in ours})
+    names = [f"{row.network}, {_change(row)}" if row.change else row.network for row in drawn]
+    places = [(parameters, float(error(accuracy))) for parameters, accuracy, _ in ours]
+    label_points(axes, dict(zip(places, names, strict=True)))
     figure.legend(loc="outside lower center", ncols=1, fontsize=9)
     return figure
 
