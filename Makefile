@@ -35,6 +35,7 @@ reproduce: .venv/installed
 
 results: .venv/installed
 	$(BIN)/python -m parsimony.published
+	$(BIN)/python docs/groups.py
 
 # TensorFlow apart from what it is compared with: TensorBoard loads it where it finds it.
 .venv-bench/installed: pyproject.toml

@@ -141,16 +141,24 @@ def test_what_makes_a_result_stale(override: str, changed: list[str], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("reported", "verdict"), [(99.43, "beaten by 0.01"), (99.44, "met"), (99.49, "below by 0.05"), (None, "")]
+    ("reported", "verdict"),
+    [(99.42, "beaten by 0.02, within noise"), (99.44, "met"), (99.49, "below by 0.05"), (None, "")],
 )
 def test_a_verdict_compares_what_is_printed(reported: float | None, verdict: str) -> None:
-    assert row(made_up(), made_up(1, 0.99436), reported=reported).verdict == verdict
+    published = row(made_up(0, 0.9943), made_up(1, 0.9944), made_up(2, 0.99446), reported=reported)
+    assert published.verdict == verdict  # sd 0.008: one more run may differ by 4.30 * 0.008 * sqrt(4 / 3) = 0.04
+    assert "noise" not in replace(published, group="record").verdict
+
+
+def test_one_run_tells_less_than_several() -> None:
+    assert row(made_up(), reported=99.25).verdict == "beaten by 0.19, within noise"  # binomial: 0.207
+    assert row(made_up(), reported=99.20).verdict == "beaten by 0.24"
 
 
 def test_tables_tell_means_from_single_runs() -> None:
     single, several = row(made_up()), row(made_up(), made_up(1, 0.9940, 0.9952))
     assert "99.44 % (n=1)" in short_table([single])
-    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01 |" in short_table([several])
+    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01, within noise |" in short_table([several])
     line = full_table([several]).splitlines()[-1]
     assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread, 32-true |" in line
     faster = replace(made_up(1), device="b CPU, 4 cores", seconds={"fit": 100.0, "epoch": 5.0})
@@ -211,6 +219,16 @@ def test_it_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "out of luck" in (tmp_path / "runs" / "reproduce" / "mnist_narrow" / "seed-1" / "output.log").read_text()
     kept = list((tmp_path / "results" / "reproduce" / "mnist_narrow").iterdir())
     assert [path.name for path in kept] == ["seed-0.json"]
+
+
+def test_runs_on_other_files_are_not_mixed_with_the_published_ones(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "train.py").write_text(FAKE_TRAINING)
+    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
+    there = replace(made_up(1), data={"name": "mnist", "sha256": {"train": "a copy's"}})
+    assert not reproduce.train(row(there), 0, tmp_path / "results")
+    assert "reproduce/mnist_narrow seed 0 was trained on other files than the runs in" in capsys.readouterr().out
+    assert reproduce.train(row(), 0, tmp_path / "again")
+    assert [path.name for path in tmp_path.rglob("seed-*.json")] == ["seed-0.json"]
 
 
 def test_it_skips_what_is_there_and_refuses_what_another_recipe_made(tmp_path: Path) -> None:

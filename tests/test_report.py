@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 from report_runs import our_run, our_scalars, write_events
 
+from parsimony.noise import student
 from parsimony.report import plots, table
 from parsimony.report.command import main
 from parsimony.report.page import commands, page
 from parsimony.report.read import read_runs
 from parsimony.report.run import Run
-from parsimony.report.settings import STUDENT, Setting, group, verdicts
+from parsimony.report.settings import Setting, group, verdicts
 
 PATIENCE = 3.0  # seconds of processor time on a busy machine for what takes one on an idle one
 NOISY = [0.9930, 0.9932, 0.9934]  # sd 0.0002
@@ -144,7 +145,7 @@ def test_welch_takes_unequal_spreads() -> None:
     """sd 0.01 and n=2 beside no spread at all: one degree of freedom, 12.71 standard errors of 0.00707."""
     settings = grouped(*seeds([0.98, 0.966], model__dropout=0.0), *seeds([0.9, 0.9, 0.9], model__dropout=0.1))
     assert "within the noise of 8.90 points" in verdicts(settings)[0]
-    assert STUDENT[0] * 0.014 / 2**0.5 / 2**0.5 == pytest.approx(0.0890, abs=1e-4)
+    assert student(1) * 0.014 / 2**0.5 / 2**0.5 == pytest.approx(0.0890, abs=1e-4)
 
 
 def test_one_run_each_is_compared_with_the_binomial_noise() -> None:

@@ -29,7 +29,7 @@ def missing(row: Row, results: Path) -> list[int]:
 
 
 def train(row: Row, seed: int, results: Path) -> bool:
-    """Trains one run in a process of its own and copies its result.json; false if it failed."""
+    """Trains one run in a process of its own and copies its result.json; false if it failed or read other data."""
     folder = PROJECT / "runs" / row.name / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     keys = (f"experiment={row.experiment}", f"name={row.name}", *row.overrides, f"seed={seed}", "engine.threads=1")
@@ -40,6 +40,13 @@ def train(row: Row, seed: int, results: Path) -> bool:
     result = finished(folder)
     if done.returncode or not result:
         print(f"{row.name} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
+        return False
+    if any(run.data.get("sha256") != result.data.get("sha256") for run in row.runs):
+        print(
+            f"{row.name} seed {seed} was trained on other files than the runs in {results}. Name another folder with "
+            "--results: what has been trained is not trained again.",
+            flush=True,
+        )
         return False
     target = results / row.name / f"seed-{seed}.json"
     target.parent.mkdir(parents=True, exist_ok=True)

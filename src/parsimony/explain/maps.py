@@ -92,8 +92,8 @@ def receptive_field(net: nn.Module, picture: Tensor, images: Tensor) -> Section:
             "neighbouring numbers lie two pixels apart.",
             f"In this network {reach}. The square follows from the layers' sizes alone. How much each pixel really "
             "counts is measured: the gradient of the number in the middle of a layer with respect to the pixels, its "
-            f"absolute value averaged over {len(images)} test images. Pixels in the middle reach the number on more "
-            "ways than those at the edge, so the measured field is usually smaller than the square.",
+            f"absolute value averaged over {len(images)} test images. Pixels in the middle reach the number by more "
+            "paths than those at the edge, so the measured field is usually smaller than the square.",
         ],
         [
             Figure("The square, and in orange what is measured in it, over the picture.", [Row("", tiles, 142)]),

@@ -59,7 +59,7 @@ def epochs(trained: Trained, data: ImageData) -> Section:
     text = [
         "An epoch is one pass over all training images. They come in batches, in a new order each time, and after each "
         "batch every weight moves a little. "
-        f"Here that are {images:,} images, {data.batch_size} in a batch, for {count(len(trained.history), 'epoch')}.",
+        f"Here that is {images:,} images, {data.batch_size} in a batch, for {count(len(trained.history), 'epoch')}.",
     ]
     if "val/accuracy" in last:
         text.append(
@@ -84,7 +84,7 @@ def mistakes(trained: Trained, answers: Tensor, test: Split) -> Section:
     ]
     shown = f"the {len(worst)} worst of {len(wrong):,}" if len(worst) < len(wrong) else f"all {len(wrong)}"
     parts: list[Any] = [Figure(f"Its answer, how sure it was, and the truth: {shown}.", [Row("", tiles, 102)])]
-    text = "Where it is surely wrong one sees what it goes by, and sometimes an image that people would argue about."
+    text = "Confident mistakes show what it goes by; over some of these images people would argue as well."
     if not wrong.numel():
         return Section("Mistakes", [f"It makes none on the {len(test.labels):,} test images."])
     return Section("Mistakes", [text], parts)

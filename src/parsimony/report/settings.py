@@ -8,12 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from parsimony.noise import TEST_IMAGES, binomial, student
 from parsimony.report.run import PLACES, SEEDS, Run, printable
-
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom; the last, for more of them, is on the safe side.
-STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23)
-NORMAL = 1.96
-TEST_IMAGES = {"mnist": 10_000, "fashion_mnist": 10_000, "cifar10": 10_000, "digits": 360}
 
 
 @dataclass(frozen=True)
@@ -157,13 +153,11 @@ def _noise(best: Setting, following: Setting) -> tuple[float | None, str]:
         if not sum(variances):
             return 0.0, "the seeds agree exactly"
         freedom = sum(variances) ** 2 / (variances[0] ** 2 / (a.n - 1) + variances[1] ** 2 / (b.n - 1))
-        quantile = STUDENT[min(int(freedom + 1e-9), len(STUDENT)) - 1]
-        return quantile * math.sqrt(sum(variances)), "Welch's t-test over the seeds at 95 %"
+        return student(int(freedom + 1e-9)) * math.sqrt(sum(variances)), "Welch's t-test over the seeds at 95 %"
     images = _images(best.first)
     if images is None:
         return None, "there is one seed, and no record of how many images were scored"
-    spread = math.sqrt(sum(p * (1 - p) / images for p in (a.mean, b.mean)))
-    return NORMAL * spread, f"binomial over {images:,} images at 95 %; one seed shows no other"
+    return binomial(a.mean, b.mean, images=images), f"binomial over {images:,} images at 95 %; one seed shows no other"
 
 
 def _images(run: Run) -> int | None:

@@ -10,7 +10,7 @@ from parsimony.use import arguments as shared
 
 EXAMPLES = """\
   parsimony export RUN                          ONNX: uint8 pictures in, probabilities out
-  parsimony export RUN --int8                   and one with 8-bit weights, for a microcontroller
+  parsimony export RUN --int8                   and one quantised to 8 bits
   parsimony export RUN --format safetensors     the weights alone
 """
 # Format: the ending of its file, and the packages that it needs besides torch.
