@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from conftest import compose_run, group_options
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from parsimony.config import CONF, check, one_sentence_errors, sentence
+from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence
 from parsimony.errors import InputError
 from parsimony.runs import refusal_recorded
 
@@ -250,3 +251,9 @@ def test_hydra_full_error_keeps_every_traceback(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("PARSIMONY_ONE_SENTENCE", raising=False)
     with pytest.raises(InputError), one_sentence_errors():
         raise InputError("bad")
+
+
+@pytest.mark.parametrize("text", ["a b", "it's", "a\\b", "end\\", "q\\'x", "\\\\", "[ü],{}=$", "'"])
+def test_what_is_quoted_is_read_back(text: str) -> None:
+    read = OverridesParser.create().parse_override(f"key={quoted(text)}").value()
+    assert str(read) == text

@@ -192,6 +192,12 @@ def test_evaluation_visits_each_image_once_in_equally_many_batches(total: int, w
     assert max(len(batch) for share in shares for batch in share) <= EVALUATION_BATCH
 
 
+def test_a_process_without_images_has_an_empty_batch() -> None:
+    data = as_process(make(validation=1), rank=1, world=2)
+    (batch,) = data.val_dataloader()
+    assert [len(part) for part in batch] == [0, 0, 0]
+
+
 def test_processes_share_out_the_evaluation() -> None:
     shares = [as_process(make(validation=20), rank, 2) for rank in range(2)]
     tested = [numbers(batch) for data in shares for batch in data.test_dataloader()]

@@ -133,7 +133,7 @@ def test_a_teachers_weight_is_part_of_a_recipe_that_has_one(tmp_path: Path) -> N
     ("overrides", "message"),
     [
         ("distillation.teacher=nowhere", "nowhere is no finished run: train that network first"),
-        ("data=mnist data.source.classes=[a,b,c,d,e,f,g,h,i,j]", "trained on other images than mnist's or on other"),
+        ("data=mnist", "trained on other images than mnist's or on other classes"),
         ("data.validation=100", "images that this run holds out to choose by.*data.validation=100"),
         ("data.train_images=500", "images that this run holds out to choose by"),
     ],
@@ -142,6 +142,11 @@ def test_teachers_that_are_refused(overrides: str, message: str, teacher_run: Re
     with pytest.raises(InputError, match=message):
         train_in(tmp_path / "run", *QUICK, f"distillation.teacher={teacher_run.folder}", *overrides.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_answers_in_the_precision_of_its_student(teacher_run: Result, tmp_path: Path) -> None:
+    taught = (f"distillation.teacher={teacher_run.folder}", "engine.precision=64-true")
+    assert train_in(tmp_path / "run", *QUICK, *taught).status == "completed"
 
 
 def test_without_images_held_out_any_teacher_will_do(teacher_run: Result, tmp_path: Path) -> None:

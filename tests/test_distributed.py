@@ -10,9 +10,12 @@ import torch
 from conftest import compose_run
 from processes import TINY, Start, checkpoint, result, start, the_run
 from short_runs import train_in, weights
+from torch import nn
 
 from parsimony.data.datamodule import ImageData
+from parsimony.distributed.batch_norm import SyncOnCpu
 from parsimony.distributed.images import attach, publish
+from parsimony.errors import InputError
 from parsimony.runs import Result
 from parsimony.targets import build
 
@@ -106,3 +109,24 @@ def test_two_processes_make_the_run_of_one(start: Start, tmp_path: Path) -> None
     for name, tensor in weights(two).items():
         assert torch.allclose(tensor, weights(one)[name], rtol=1e-8, atol=1e-9), name
     assert [path.name for path in (tmp_path / "two" / "ranks").iterdir()] == ["rank-1.log"]
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm1d, (4, 3)), (nn.BatchNorm2d, (4, 3, 2, 2))])
+def test_a_batch_norm_over_two_processes_is_that_of_the_whole_batch(
+    kind: type[nn.Module], shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with the same images: a sum over both is twice that of one."""
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.mul_(2))
+    whole, ours = kind(3), nn.Sequential(kind(3))
+    SyncOnCpu().apply(ours)
+    images = torch.randn(shape)
+    expected = whole(torch.cat([images, images]))[: len(images)]
+    torch.testing.assert_close(ours(images), expected)
+    torch.testing.assert_close(ours[0].running_var, whole.running_var)
+
+
+def test_a_batch_norm_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"trainer.sync_batchnorm on CPUs takes .*, not BatchNorm2d\(3, .*momentum=None"
+    ):
+        SyncOnCpu().apply(nn.BatchNorm2d(3, momentum=None))

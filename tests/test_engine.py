@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,11 +81,21 @@ def test_native_layers_are_for_a_cpu(precision: str, on_cpu: str) -> None:
     assert PLAIN.layers_on(on_gpu=False) == "torch"
 
 
-@pytest.mark.parametrize(("compiler", "reason"), [("no-such-cc", "no C compiler"), ("false", "the C compiler failed")])
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("no-such-cc", "no C compiler"),
+        ("false", "the C compiler failed"),
+        ("'gcc", "No closing quotation"),
+        ("{folder}/no_program", "Exec format error"),
+    ],
+)
 def test_without_a_compiler_the_engine_says_so(
-    compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    compiler: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("CC", compiler)
+    (tmp_path / "no_program").write_bytes(b"\0")
+    (tmp_path / "no_program").chmod(0o755)
+    monkeypatch.setenv("CC", compiler.format(folder=tmp_path))
     monkeypatch.setattr(Engine, "lightning_precision", lambda self, on_gpu: "32-true")
     library.cache_clear()
     try:

@@ -231,6 +231,18 @@ def test_other_convolutions_stay_pytorchs(conv: nn.Conv2d) -> None:
     assert type(native_version(conv)) is nn.Conv2d
 
 
+def test_what_does_not_fit_a_layer_is_pytorchs_to_refuse() -> None:
+    conv, pool = native_version(nn.Conv2d(3, 8, 3)), native_version(nn.MaxPool2d(2))
+    with pytest.raises(RuntimeError, match=r"expected input.* to have 3 channels, but got 5"):
+        conv(torch.randn(2, 5, 6, 6))
+    with pytest.raises(RuntimeError, match="Output size is too small"):
+        pool(torch.randn(2, 3, 1, 6))
+    image = torch.randn(3, 6, 6)
+    assert torch.allclose(conv(image), nn.functional.conv2d(image, conv.weight, conv.bias))
+    with pytest.raises(RuntimeError, match="should be the same"):
+        conv.double()(torch.randn(2, 3, 6, 6))
+
+
 def test_other_precisions_run_pytorchs_code() -> None:
     net = whole_block().eval()
     images = torch.randn(4, 3, 12, 12)

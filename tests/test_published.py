@@ -246,3 +246,17 @@ def test_an_unknown_network_is_one_sentence() -> None:
     assert done.returncode == 2
     assert "there is no recipe mnist_nrrow; there are reproduce/mnist_wide, reproduce/mnist_wide_plus" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_asked_for_twice_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    monkeypatch.setattr(reproduce, "train", lambda row, seed, results: trained.append((row.name, seed)) or True)
+    results = ("--results", str(tmp_path), "--seeds", "1")
+    monkeypatch.setattr(sys, "argv", ["reproduce", "record/mnist_micro", "record", *results])
+    with pytest.raises(SystemExit):
+        reproduce.main()
+    assert trained.count(("record/mnist_micro", 0)) == 1
+    monkeypatch.setattr(sys, "argv", ["reproduce", "record", "--jobs", "0"])
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert ended.value.code == 2

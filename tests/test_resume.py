@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from parsimony.checkpoints import read
 from parsimony.classifier import Classifier
 from parsimony.errors import InputError
-from parsimony.resume import MAY_CHANGE, alone, config_to_run, finished, kept_config
+from parsimony.resume import MAY_CHANGE, alone, config_to_run, finished, kept_config, settings
 from parsimony.runs import Result
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
@@ -209,6 +209,11 @@ def test_the_same_command_goes_on_whatever_machine_it_is_on(tmp_path: Path) -> N
     OmegaConf.save(compose_run(tmp_path / "run", *RUN), tmp_path / "run" / "config.yaml")
     assert "engine.threads" in MAY_CHANGE
     assert command(tmp_path / "run", *RUN, "engine.threads=1")["engine"]["threads"] == 1
+
+
+def test_a_folder_whose_name_begins_alike_is_no_part_of_the_run() -> None:
+    config = {"folder": "/runs/1", "distillation": {"teacher": "/runs/10"}, "logger": {"save_dir": "/runs/1/logs"}}
+    assert settings(config) == {"distillation.teacher": "/runs/10"}
 
 
 def test_a_run_from_before_a_key_came_goes_on(tmp_path: Path) -> None:

@@ -161,6 +161,19 @@ def test_a_layer_shared_by_two_blocks_has_a_row_for_each_call() -> None:
     assert (second.name, second.parameters, second.macs) == ("0.0", 0, 100)
 
 
+def test_the_output_is_that_of_the_network_not_of_its_last_layer() -> None:
+    class Flattened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(1, 10, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.body(images).view(-1, 10).log_softmax(1)
+
+    summary = summarize(Flattened(), (1, 5, 5))
+    assert (summary.layers[-1].output, summary.output) == ((10, 1, 1), (10,))
+
+
 def test_changes_nothing() -> None:
     net = by_hand().train()
     net[1].eval()

@@ -216,10 +216,3 @@ def test_other_loggers_alone(logger: str, run: Run) -> None:
     assert result.status == "completed"
     assert not list(Path(result.folder).glob("events.*"))
     assert (Path(result.folder) / "metrics.csv").exists() == (logger == "logger=csv")
-
-
-@pytest.mark.parametrize("override", ["+trainer.check_val_every_n_epoch=2", "+trainer.limit_val_batches=0"])
-def test_epochs_without_validation_are_not_the_best(tmp_path: Path, override: str) -> None:
-    result = train_in(tmp_path, *QUICK, "trainer.max_epochs=3", override)
-    assert result.status == "completed"
-    assert (result.best.epoch if result.best else None) == (2 if "check_val" in override else None)

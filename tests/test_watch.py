@@ -11,6 +11,7 @@ from parsimony.distributed import watch
 from parsimony.distributed.watch import Ended, Watch
 
 PATIENCE = 60.0  # seconds
+NESTED, ENDLESS = b"[" * 60_000 + b"\n", b"x" * 100_000
 
 
 @pytest.fixture
@@ -69,7 +70,14 @@ def test_silence_is_noticed(group: list[Watch], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_stranger_is_turned_away(group: list[Watch]) -> None:
-    for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"rank": 1, "token": "guessed", "ended": {}}\n', b"[]\n", b"\xff\n"):
+    for words in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b'{"rank": 1, "token": "guessed", "ended": {}}\n',
+        b"[]\n",
+        b"\xff\n",
+        NESTED,
+        ENDLESS,
+    ):
         with socket.create_connection(("127.0.0.1", group[0].port)) as stranger:
             stranger.sendall(words)
             stranger.settimeout(PATIENCE)

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from parsimony.checkpoints import LAST, PREVIOUS
+from parsimony.runs import inside
 
 HERE = "<checkpoints>"  # in a checkpoint, in the place of its folder, which may move
 
@@ -50,7 +51,6 @@ def _moved(checkpoint: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     def move(node: Any) -> Any:
         if isinstance(node, dict):
             return {move(key): move(value) for key, value in node.items()}
-        inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
-        return new + node.removeprefix(old) if inside else node
+        return new + node.removeprefix(old) if inside(node, old) else node
 
     return {**checkpoint, "callbacks": move(checkpoint["callbacks"])} if "callbacks" in checkpoint else checkpoint

@@ -30,8 +30,8 @@ def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
 def check_outputs(summary: Summary, data: ImageData, name: str) -> None:
     """One output a class, for the network that is called `name`."""
     classes = len(data.source.classes)
-    if summary.layers[-1].output != (classes,):
-        outputs = "x".join(map(str, summary.layers[-1].output))
+    if summary.output != (classes,):
+        outputs = "x".join(map(str, summary.output))
         raise InputError(
             f"{name} gives {outputs} outputs on the images of {data.source.name}, which has {classes} classes: "
             "take a network made for these images."

@@ -86,7 +86,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_start(self) -> None:
         if self.teacher:
-            self.teacher.net.to(self.device)
+            self.teacher.net.to(self.device, next(self.net.parameters()).dtype)
         self.fit_started = time.perf_counter() - (self.history[-1]["elapsed"] if self.history else 0.0)
 
     def on_train_epoch_start(self) -> None:

@@ -41,8 +41,7 @@ EXTRAS = {  # what of Hydra's options comes with a plugin, and the extra of pypr
 # What a Trainer also has but conf/trainer does not set. The rest a run sets itself, or its record does not allow for:
 # it is made of whole epochs, each trained, scored on all images and kept.
 _ALSO_OF_TRAINER = (
-    *("limit_train_batches", "limit_val_batches", "check_val_every_n_epoch"),
-    *("gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly", "profiler"),
+    *("limit_train_batches", "gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly", "profiler"),
 )
 
 
@@ -116,6 +115,12 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
+
+
+def quoted(text: object) -> str:
+    """As Hydra reads a value in quotes: a backslash escapes only quotes, and itself before one."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(text))
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
 @contextmanager

@@ -59,7 +59,10 @@ def teacher_of(config: dict[str, Any], data: ImageData, allow: Sequence[str]) ->
     if result is None:
         raise InputError(f"{named} is no finished run: train that network first, or name another run's folder.")
     trained = load(folder, allow=allow, option=TRAINING_OPTION)
-    if (trained.shape, trained.classes) != (data.source.shape, tuple(data.source.classes)):
+    if trained.source().name != data.source.name or (trained.shape, trained.classes) != (
+        data.source.shape,
+        tuple(data.source.classes),
+    ):
         raise InputError(
             f"{named} was trained on other images than {data.source.name}'s or on other classes: "
             "name a run on the same data."

@@ -53,6 +53,8 @@ class Engine:
         """
         if self.layers not in ("auto", "native"):
             return self.layers
+        if self.layers == "native" and on_gpu:
+            raise InputError("engine.layers=native is for CPUs: take auto or fast on a GPU.")
         known = self.lightning_precision(on_gpu) in ("32-true", "bf16-mixed")
         if self.layers == "auto" and (on_gpu or not known):
             return "fast"

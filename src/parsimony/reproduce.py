@@ -71,13 +71,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time, one thread each")
     parser.add_argument("--results", type=Path, default=RESULTS, help="another folder to begin from nothing")
     arguments = parser.parse_args()
+    if arguments.jobs < 1 or (arguments.seeds or 1) < 1:
+        parser.error("--jobs and --seeds take whole numbers of at least 1")
     all_rows = [*rows(arguments.results), *record_rows(arguments.results), *ablation_rows(arguments.results)]
     chosen = [row for row in all_rows if not arguments.recipes]
     for recipe in arguments.recipes:
         found = [row for row in all_rows if asked_for(row, recipe)]
         if not found:
             parser.error(f"there is no recipe {recipe}; there are {', '.join(row.name for row in all_rows)}")
-        chosen += found
+        chosen += [row for row in found if row not in chosen]
     if arguments.seeds:
         chosen = [replace(row, seeds=arguments.seeds) for row in chosen]
     left = [(row, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from parsimony.config import quoted
 from parsimony.errors import InputError, RunError
 from parsimony.resume import default_settings, kept_config, settings
 from parsimony.runs import PROJECT, Result, portable, replace_file
@@ -40,11 +41,11 @@ def main(arguments: Sequence[str]) -> None:
     old, config = _read(typed.run)
     folder = typed.folder or Path(f"{typed.run.with_suffix('') if typed.run.is_file() else typed.run}-rerun")
     _begin(folder, config)
-    overrides = [f"resume='{_quoted(folder)}'"]
+    overrides = [f"resume={quoted(folder)}"]
     if old.threads and old.threads <= (os.cpu_count() or 1):
         overrides.append(f"engine.threads={old.threads}")
     if typed.data_root:
-        overrides.append(f"data.root='{_quoted(typed.data_root)}'")
+        overrides.append(f"data.root={quoted(typed.data_root)}")
     if typed.allow_targets:
         overrides.append(f"allow_targets=[{typed.allow_targets}]")
     if code := _train(overrides):
@@ -147,7 +148,3 @@ def _circumstances(old: Result, new: Result) -> Iterator[tuple[str, Any, Any]]:
 
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     return {**default_settings(), **settings({**config, "folder": "${folder}"})}
-
-
-def _quoted(text: object) -> str:
-    return str(text).replace("\\", "\\\\").replace("'", "\\'")

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from parsimony.config import CONF, leaves
 from parsimony.errors import InputError
-from parsimony.runs import Result
+from parsimony.runs import Result, inside
 
 # What may differ from the run as it began: where it goes on, not what it computes.
 MAY_CHANGE = (
@@ -76,11 +76,8 @@ def finished(folder: Path) -> Result | None:
 
 def settings(config: Any) -> dict[str, Any]:
     """What a run and its continuation share: the config but for places and devices."""
-    return {
-        key: value
-        for key, value in leaves(config)
-        if key not in (*MAY_CHANGE, *DATA_ROOT) and not str(value).startswith(config["folder"])
-    }
+    beside = (*MAY_CHANGE, *DATA_ROOT)
+    return {key: value for key, value in leaves(config) if key not in beside and not inside(value, config["folder"])}
 
 
 def default_settings() -> dict[str, Any]:

@@ -109,10 +109,14 @@ def portable(config: dict[str, Any], folder: str) -> dict[str, Any]:
             return {key: moved(value) for key, value in node.items()}
         if isinstance(node, list):
             return [moved(value) for value in node]
-        inside = isinstance(node, str) and (node == folder or node.startswith(f"{folder}/"))
-        return "${folder}" + node.removeprefix(folder) if inside else node
+        return "${folder}" + node.removeprefix(folder) if inside(node, folder) else node
 
     return {**moved(config), "folder": None}
+
+
+def inside(value: Any, folder: str) -> bool:
+    """Whether `value` is the path of `folder` or of something in it."""
+    return isinstance(value, str) and (value == folder or value.startswith(f"{folder}/"))
 
 
 def _strict(node: Any) -> Any:

@@ -121,7 +121,6 @@ class HeldOneCycleLR(OneCycleLR):
 
 
 def _scaled(optimizer: Optimizer, interval: str, factor: Callable[[int], float]) -> Schedule:
-    # LambdaLR leaves the function out of its state, so a resumed run that was given more epochs follows the new length.
     return {"scheduler": LambdaLR(optimizer, factor), "interval": interval}
 
 

@@ -43,6 +43,7 @@ class Layer:
 @dataclass(frozen=True)
 class Summary:
     layers: tuple[Layer, ...]
+    output: tuple[int, ...]  # of the network itself, whatever it does after its last layer
 
     @property
     def total(self) -> int:
@@ -116,7 +117,7 @@ def summarize(net: nn.Module, shape: tuple[int, int, int]) -> Summary:
     Layers come in the order they finish. One that is called twice has two rows, its parameters in the first; parameters
     outside any layer are counted at the module that holds them. `InputError` if the network cannot take such an image.
     """
-    calls = _trace(net, shape)
+    calls, output = _trace(net, shape)
     counts, trainable = _count(net, {call.name for call in calls})
     layers: list[Layer] = []
     for call in calls:
@@ -127,7 +128,7 @@ def summarize(net: nn.Module, shape: tuple[int, int, int]) -> Summary:
             macs = _macs(call.module, call.output) if call.is_layer else 0
             learned = trainable.pop(call.name, 0)
             layers.append(Layer(call.name, kind, call.output, parameters, learned, macs, size, jump))
-    return Summary(tuple(layers))
+    return Summary(tuple(layers), output)
 
 
 def check_budget(summary: Summary, epochs: int, *, max_parameters: int | None, max_epochs: int | None) -> None:
@@ -166,7 +167,7 @@ def _modules(net: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
             yield name, module, is_layer
 
 
-def _trace(net: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
+def _trace(net: nn.Module, shape: tuple[int, int, int]) -> tuple[list[_Call], tuple[int, ...]]:
     calls: list[_Call] = []
     entered: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     hooks = []
@@ -204,7 +205,7 @@ def _trace(net: nn.Module, shape: tuple[int, int, int]) -> list[_Call]:
             module.training = training
     if not isinstance(output, Tensor) or not output.numel():
         raise InputError(f"The network must turn a {_times(shape)} image into one tensor of logits, and does not.")
-    return calls
+    return calls, _shape(output)
 
 
 def _field(module: nn.Module, inputs: tuple, output: Tensor) -> _Field | None:

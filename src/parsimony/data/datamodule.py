@@ -62,6 +62,11 @@ class ImageData(pl.LightningDataModule):
         self.augment.check(self.source.shape)
         self.images = self.source.load()
         train = self.images.train
+        if self.train_images is not None and self.train_images > len(train.labels):
+            raise InputError(
+                f"data.train_images={self.train_images} is more than the {len(train.labels):,} training images of "
+                f"{self.images.name}: take fewer, or null for all."
+            )
         self.train, self.watched = self._split(
             Split(train.images[: self.train_images], train.labels[: self.train_images])
         )
@@ -176,7 +181,7 @@ class _Images(Dataset[Batch]):
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """(images uint8, labels, indices): the whole batch in one indexing."""
-        index = torch.tensor(indices).to(self.split.images.device, non_blocking=True)
+        index = torch.tensor(indices, dtype=torch.int64).to(self.split.images.device, non_blocking=True)
         return self.split.images[index], self.split.labels[index], index
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 BEAT = 2.0  # seconds
 SILENCE = 20.0  # seconds, after which a process counts as gone
 GRACE = 10.0  # seconds to end by oneself when another has ended
+LONGEST = 2**16  # bytes of a message
 HELD_UP = 5.0  # seconds between two rounds of our own: it was this process that stood still, so nobody's silence counts
 
 
@@ -143,10 +144,12 @@ class Watch:
             return self._lost(peer)
         peer.heard = time.monotonic()
         *lines, peer.unread = (peer.unread + received).split(b"\n")
+        if len(peer.unread) > LONGEST:
+            return self._forget(peer)
         for line in lines:
             try:
                 message = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 message = None
             if not isinstance(message, dict):
                 return self._forget(peer)  # a stranger, or a scanner of ports

@@ -43,7 +43,9 @@ class Conv2d(nn.Conv2d):
     """Square kernels with stride 1; depthwise ones of 3x3."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if not _on_cpu(input, torch.float32) or torch.is_autocast_enabled("cpu"):
+        known = _on_cpu(input, torch.float32) and not torch.is_autocast_enabled("cpu")
+        fits = input.ndim == 4 and input.shape[1] == self.in_channels and self.weight.dtype == torch.float32
+        if not known or not fits:
             return super().forward(input)
         function = _Depthwise if self.groups > 1 else _Conv
         return function.apply(input, self.weight, self.bias, self.padding[0])
@@ -53,7 +55,7 @@ class MaxPool2d(nn.MaxPool2d):
     """Of 2x2 with stride 2."""
 
     def forward(self, input: Tensor) -> Tensor:
-        known = _on_cpu(input, torch.float32, torch.bfloat16) and input.ndim == 4
+        known = _on_cpu(input, torch.float32, torch.bfloat16) and input.ndim == 4 and min(input.shape[2:]) > 1
         return _Pool.apply(input) if known else super().forward(input)
 
 

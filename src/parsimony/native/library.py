@@ -52,15 +52,15 @@ class Tail(Structure):
 @cache
 def library() -> ctypes.CDLL:
     """The compiled kernels. Raises Unavailable where there is no C compiler that can make them."""
-    path = _cached()
     try:
+        path = _cached()
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # one of several processes compiles, the others wait
             if not path.exists():
                 _compile(path)
         kernels = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise Unavailable(f"the compiled kernels cannot be loaded from {path} ({error})") from error
+    except (OSError, ValueError) as error:  # ValueError: a CC that is no command line, or says no readable version
+        raise Unavailable(f"the kernels cannot be compiled or loaded ({error})") from error
     strides, pointer = POINTER(c_long), c_void_p
     for name, arguments in {
         "conv_forward": (pointer, pointer, strides, pointer, pointer, Shape),

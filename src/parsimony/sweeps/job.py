@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from parsimony.config import check
+from parsimony.config import check, quoted
 from parsimony.errors import InputError
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, Result, refusal_recorded
@@ -64,8 +64,13 @@ def take_out_sweep(cfg: DictConfig) -> None:
 def _run(overrides: Sequence[str], folder: Path) -> tuple[int, str]:
     """The exit code of `python train.py OVERRIDES` with its run in `folder`, and the error that it told of, if any."""
     plan = Plan.read(folder.parent)
-    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    command = [sys.executable, str(PROJECT / "train.py"), *overrides, "hydra.mode=RUN", f"hydra.run.dir='{quoted}'"]
+    command = [
+        sys.executable,
+        str(PROJECT / "train.py"),
+        *overrides,
+        "hydra.mode=RUN",
+        f"hydra.run.dir={quoted(folder)}",
+    ]
     environment, mine = dict(os.environ), cores()
     with ExitStack() as stack:
         if plan.at_once:
