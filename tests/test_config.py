@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence
 from parsimony.errors import InputError
-from parsimony.runs import refusal_recorded
+from parsimony.runs import refusal_recorded, will_make
 
 GROUPS = ("augment", "callbacks", "data", "engine", "logger", "model", "optimizer", "scheduler", "trainer")
 
@@ -204,19 +204,22 @@ def test_a_watched_test_set_is_not_called_validation(validation: str, monitor: s
     assert cfg.callbacks.best.monitor == cfg.callbacks.early_stopping.monitor == monitor
 
 
-def test_a_refused_run_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("there", [".", "runs", "runs/mnist_sep", "runs/mnist_sep/now"])
+def test_a_refused_run_leaves_the_folders_that_were_there(there: str, tmp_path: Path) -> None:
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
     folder = tmp_path / "runs" / "mnist_sep" / "now"
+    will_make(folder)
     cfg = compose_run(folder, "optimizer.lr=-1")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with pytest.raises(InputError), refusal_recorded(cfg):
         check(cfg)
-    assert list(tmp_path.iterdir()) == []
+    assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_refused_run_keeps_what_it_did_not_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_refused_run_leaves_what_is_in_its_folder(tmp_path: Path) -> None:
     cfg = compose_run(tmp_path / "runs", "optimizer.lr=-1")
+    will_make(tmp_path / "runs")
     (tmp_path / "runs" / "other").mkdir(parents=True)
     with pytest.raises(InputError), refusal_recorded(cfg):
         check(cfg)

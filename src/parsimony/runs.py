@@ -143,7 +143,7 @@ def refusal_recorded(cfg: DictConfig) -> Iterator[None]:
             overrides = list(HydraConfig.get().overrides.task)
             Result(str(cfg.name), overrides, cfg.seed, status=f"failed: {error}").write(folder)
         else:
-            remove_if_empty(folder)
+            remove_made()
         raise
 
 
@@ -187,11 +187,17 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Removes `folder`, and each parent that it leaves empty, up to the working directory."""
-    for path in (folder, *folder.parents):
-        if path == Path.cwd():
-            return
+_made: list[Path] = []  # innermost first
+
+
+def will_make(folder: Path) -> None:
+    """To be told before `folder`, a run's or a sweep's, is made, with those of its parents that are not there."""
+    _made[:] = [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_made() -> None:
+    """Removes what was made of the folder that `will_make` was told of, as far as it is empty."""
+    for path in _made:
         try:
             path.rmdir()
         except OSError:  # not empty

@@ -182,7 +182,8 @@ class Group:
         else:
             token, port = json.loads(self.store.get("watch"))
             rank_zero = here.address, port
-        self.watch = Watch(here.rank, token, rank_zero, explain=self._explain, last_words=self._end)
+        host = here.address if here.address == "127.0.0.1" else ""
+        self.watch = Watch(here.rank, token, rank_zero, host=host, explain=self._explain, last_words=self._end)
         if here.rank == 0:
             self.store.set("watch", json.dumps([token, self.watch.port]))
 

@@ -40,7 +40,8 @@ class _Peer:
 
 
 class Watch:
-    """Of rank 0, which listens on `port`, when it is given no address; else of another rank.
+    """Of rank 0, which listens on `port` of `host` ("": to all the machine's addresses), when it is given no address;
+    else of another rank.
 
     `ended` is what the run ends of, once something is. `explain(rank)` says what rank 0 can find out about one that
     went without a word. `last_words(ended)` is called before a process is ended that did not end by itself.
@@ -52,6 +53,7 @@ class Watch:
         token: str,
         address: tuple[str, int] | None = None,
         *,
+        host: str = "127.0.0.1",
         explain: Callable[[int], str] = lambda rank: "ended without a word",
         last_words: Callable[[Ended], None] = lambda ended: None,
     ) -> None:
@@ -66,7 +68,7 @@ class Watch:
         self._selector = selectors.DefaultSelector()
         self._peers: list[_Peer] = []
         if address is None:
-            self._server: socket.socket | None = socket.create_server(("", 0))
+            self._server: socket.socket | None = socket.create_server((host, 0))
             self.port = self._server.getsockname()[1]
             self._selector.register(self._server, selectors.EVENT_READ)
         else:

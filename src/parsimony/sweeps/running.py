@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from parsimony.errors import InputError
 from parsimony.interrupts import raise_again
-from parsimony.runs import Result, remove_if_empty
+from parsimony.runs import Result, remove_made
 from parsimony.sweeps.plan import Plan
 
 MOST_REASONS = 3  # told in a sweep's last line; every result.json has its own
@@ -70,7 +70,7 @@ class Sweep:
         if not any(path.is_dir() for path in self.folder.iterdir()):  # the runs could not be composed
             for path in self.folder.iterdir():
                 path.unlink()
-            remove_if_empty(self.folder)
+            remove_made()
         elif type(error).__module__.partition(".")[0] in ("joblib", "submitit"):
             why = str(error).partition("\n")[0].rstrip(".")
             sys.exit(f"error: the launcher lost a run: {why}. {self._how_to_go_on()}")

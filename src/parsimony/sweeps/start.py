@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from parsimony.config import check
 from parsimony.distributed.place import place
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
+from parsimony.runs import will_make
 from parsimony.sweeps.plan import Plan, key, texts
 from parsimony.sweeps.running import Sweep
 from parsimony.sweeps.sharing import cores, gpus
@@ -35,7 +37,12 @@ class Refusal(BaseException):
 
 
 class Start(Callback):
-    """Hydra calls it before a sweep's first run, when the command is composed and nothing is written."""
+    """Hydra calls it before a run or a sweep, when the command is composed and nothing is written."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        HydraConfig.instance().set_config(config)  # which the folder's name refers to; Hydra sets it later
+        with suppress(OmegaConfBaseException):  # Hydra says so itself
+            will_make(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _sweep
@@ -94,6 +101,7 @@ def begin(config: DictConfig) -> Sweep:
     )
     requeued = "SLURM_RESTART_COUNT" in os.environ and folder.exists()
     if config.sweep.resume is None and not requeued:
+        will_make(folder)
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
