@@ -17,14 +17,13 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 from torch.utils.tensorboard import SummaryWriter
 
-from parsimony.config import leaves
 from parsimony.errors import InputError
 from parsimony.report import read
 from parsimony.report.events import read_log
 from parsimony.report.read import read_runs
 from parsimony.report.run import ALIVE, Run
 from parsimony.report.tags import meaning
-from parsimony.resume import own_keys
+from parsimony.resume import default_settings, own_keys
 
 KERAS = Path(__file__).parent / "files" / "keras"  # what Keras 3.15 on TensorFlow wrote in three epochs
 
@@ -281,8 +280,7 @@ def test_a_run_of_ours_that_has_not_ended(age: int, status: str, tmp_path: Path)
     (run,), (warning,) = read_runs([tmp_path])
     assert (run.name, run.seed, run.data, run.ended, run.status) == ("mnist_sep", 4, "mnist", False, status)
     kept = {"model.dropout": 0.2, "trainer.max_epochs": 20, "data.source.name": "mnist"}
-    defaults = {k: v for k, v in leaves(own_keys()) if k.partition(".")[0] not in ("seed", "budget")}
-    del defaults["data.root"]
+    defaults = {k: v for k, v in default_settings().items() if k.partition(".")[0] not in ("seed", "budget")}
     assert run.hyperparameters == {**defaults, **kept}
     assert run.final["validation/accuracy"] == pytest.approx(0.98)
     assert "ends within a record" in warning

@@ -211,6 +211,33 @@ def test_the_same_command_goes_on_whatever_machine_it_is_on(tmp_path: Path) -> N
     assert command(tmp_path / "run", *RUN, "engine.threads=1")["engine"]["threads"] == 1
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainer", None, "is no run's folder: its config.yaml is not that of a training, it lacks trainer._target_"),
+        ("augment", None, "it lacks augment._target_"),
+        ("data.batch_size", "big", r"config.yaml is damaged: data.batch_size takes a whole number .*, not big"),
+    ],
+)
+def test_a_kept_config_is_checked(key: str, value: str | None, message: str, tmp_path: Path) -> None:
+    config = compose_run(tmp_path, *RUN)
+    OmegaConf.set_struct(config, False)
+    OmegaConf.update(config, key, value) if value else config.pop(key)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    with pytest.raises(InputError, match=message):
+        command(tmp_path, f"resume={tmp_path}")
+
+
+def test_a_run_goes_on_without_downloading_what_conf_does_not_name(tmp_path: Path) -> None:
+    config = compose_run(tmp_path, *RUN)
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    assert command(tmp_path, f"resume={tmp_path}")["data"]["download"]
+    config.data.source._target_ = "a.strangers.Source"
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    assert not command(tmp_path, f"resume={tmp_path}")["data"]["download"]
+    assert command(tmp_path, f"resume={tmp_path}", "data.download=true")["data"]["download"]
+
+
 def test_a_folder_whose_name_begins_alike_is_no_part_of_the_run() -> None:
     config = {"folder": "/runs/1", "distillation": {"teacher": "/runs/10"}, "logger": {"save_dir": "/runs/1/logs"}}
     assert settings(config) == {"distillation.teacher": "/runs/10"}

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RECORDS
+from conftest import RECORDS, compose_run
 from omegaconf import OmegaConf
 from short_runs import QUICK, QUIET, train_in
 
 from parsimony.data.sources import Digits
 from parsimony.errors import InputError
+from parsimony.resume import may_download
 from parsimony.runs import Result
 from parsimony.trained import load
 
@@ -78,6 +79,28 @@ def test_a_data_set_in_files_is_found_again(network: str, made_up_data: Path, tm
     data.setup()
     assert data.images is not None
     assert data.images.sha256 == result.data["sha256"]
+
+
+def test_files_that_a_strangers_config_names_are_not_downloaded(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("parsimony.data.sources.fetch", lambda *_: pytest.fail("it downloads"))
+    config = OmegaConf.load(folder / "config.yaml")
+    source = {"_target_": "parsimony.data.sources.Idx", "name": "theirs", "root": str(tmp_path / "home"), "folder": ""}
+    files = {".profile": None, "a": None, "b": None, "c": None}
+    config.data.source = {**source, "mirrors": ["http://127.0.0.1"], "files": files, "shape": [1, 28, 28]}
+    config.data.source.classes = [*"0123456789"]
+    OmegaConf.save(config, folder / "config.yaml")
+    data = load(folder).data()
+    data.prepare_data()
+    with pytest.raises(InputError, match=r"Nothing was downloaded: data\.download is false, as it is for a run whose"):
+        data.setup()
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "digits"])
+def test_what_conf_names_is_downloaded(name: str, tmp_path: Path) -> None:
+    config = OmegaConf.to_container(compose_run(tmp_path, f"data={name}", "data.root=elsewhere"), resolve=True)
+    assert may_download(config)
+    assert not may_download({**config, "data": {**config["data"], "download": False}})
 
 
 def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Imports no torch, so that a mistyped command is answered in well under a second.
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -64,10 +64,7 @@ def check(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
     values = dict(leaves(config))
-    for key, value in values.items():
-        for pattern, (accepts, expected) in RULES.items():
-            if re.fullmatch(pattern, key) and not accepts(value):
-                raise InputError(f"{key} takes {expected}, not {typed(value)}.")
+    check_values(values)
     overrides = HydraConfig.get().overrides.task
     if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in overrides):
         raise InputError("allow_targets is taken from the command line only, never from a config file.")
@@ -106,6 +103,14 @@ def check(cfg: DictConfig) -> None:
         if unknown := next((key for key in config[group] if key not in supported), None):
             taken = ", ".join(key for key in supported if key != "_target_")
             raise InputError(f"There is no {group}.{unknown} here: {group} takes {taken}.")
+
+
+def check_values(values: Mapping[str, Any]) -> None:
+    """Raises InputError for the first that is not what its dotted key takes."""
+    for key, value in values.items():
+        for pattern, (accepts, expected) in RULES.items():
+            if re.fullmatch(pattern, key) and not accepts(value):
+                raise InputError(f"{key} takes {expected}, not {typed(value)}.")
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,16 +12,22 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parsimony.config import CONF, leaves
+from parsimony.config import CONF, check_values, leaves
 from parsimony.errors import InputError
 from parsimony.runs import Result, inside
 
 # What may differ from the run as it began: where it goes on, not what it computes.
 MAY_CHANGE = (
-    *("engine.threads", "trainer.accelerator", "trainer.devices", "trainer.strategy", "data.root"),
+    *("engine.threads", "trainer.accelerator", "trainer.devices", "trainer.strategy", "data.root", "data.download"),
     "allow_targets",  # of the command alone, whatever the folder's config says
 )
 DATA_ROOT = ("data.root", "data.source.root")
+# Without these a config is not that of a training.
+NEEDED = (
+    "name",
+    *(f"{part}._target_" for part in ("model", "data", "data.source", "augment", "optimizer", "scheduler", "engine")),
+    *(f"trainer.{key}" for key in ("_target_", "max_epochs", "accelerator", "devices", "strategy", "sync_batchnorm")),
+)
 
 
 # ${run_folder:${resume},FRESH} in a config: the folder of the run to go on with, else a fresh one
@@ -32,16 +38,40 @@ def kept_config(folder: Path) -> dict[str, Any]:
     """The config that a run left in `folder`, which may have moved since.
 
     Keys that conf/config.yaml did not have yet are at their defaults: by these nothing changes that was there before.
-    Raises InputError where there is none.
+    Raises InputError where there is none, or one that is not of a training.
     """
     try:
         kept: Any = OmegaConf.merge(own_keys(), OmegaConf.load(folder / "config.yaml"))
         kept.folder = str(folder)
-        return OmegaConf.to_container(kept, resolve=True)  # type: ignore[return-value]
+        config: Any = OmegaConf.to_container(kept, resolve=True)
     except FileNotFoundError:
         raise InputError(f"{folder} is no run's folder: it has no config.yaml.") from None
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
+    values = dict(leaves(config))
+    if lacking := [key for key in NEEDED if key not in values]:
+        raise InputError(
+            f"{folder} is no run's folder: its config.yaml is not that of a training, it lacks {lacking[0]}."
+        )
+    try:
+        check_values({key: value for key, value in values.items() if key not in MAY_CHANGE})
+    except InputError as error:
+        raise InputError(f"{folder / 'config.yaml'} is damaged: {error}") from error
+    return config
+
+
+def may_download(config: dict[str, Any]) -> bool:
+    """Whether what `config`, a run's own, lacks of its data is downloaded: only what a file of conf/data names.
+
+    Else a stranger's config would place files of its choice in a folder of its choice.
+    """
+    ours: list[Any] = [OmegaConf.to_container(OmegaConf.load(path)) for path in (CONF / "data").glob("*.yaml")]
+    known = [_without_root(data["source"]) for data in ours if "source" in data]
+    return config["data"]["download"] and _without_root(config["data"]["source"]) in known
+
+
+def _without_root(source: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in source.items() if key != "root"}
 
 
 @cache
@@ -87,7 +117,9 @@ def default_settings() -> dict[str, Any]:
 
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The run's own config, with those of `overrides` that say where it goes on."""
-    kept: Any = OmegaConf.create(kept_config(Path(cfg.folder)))
+    config = kept_config(Path(cfg.folder))
+    kept: Any = OmegaConf.create(config)
+    kept.data.download = may_download(config)
     kept.allow_targets = cfg.allow_targets
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")

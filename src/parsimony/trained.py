@@ -16,7 +16,7 @@ from parsimony.checkpoints import LAST, read
 from parsimony.data.augment import to_float
 from parsimony.data.sources import Source
 from parsimony.errors import InputError
-from parsimony.resume import kept_config
+from parsimony.resume import kept_config, may_download
 from parsimony.targets import build, check_objects
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class Trained:
         config = self.config
         check_objects([config["data"], config["augment"]], self.allow, OPTION)
         augment = build(OmegaConf.create(config["augment"]))
-        return build(OmegaConf.create(config["data"]), ImageData, augment=augment, seed=config["seed"])
+        given = {"augment": augment, "seed": config["seed"], "download": may_download(config)}
+        return build(OmegaConf.create(config["data"]), ImageData, **given)
 
 
 def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = OPTION) -> Trained:
@@ -82,13 +83,7 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
     or data come from anywhere but the usual packages and those that `allow` names, by the command's `option`.
     """
     config = kept_config(folder)
-    try:
-        parts = [config["model"], config["data"]["source"]]
-        name, planned = str(config["name"]), config["trainer"]["max_epochs"]
-        assert isinstance(planned, int)
-    except (KeyError, TypeError, AssertionError):
-        raise InputError(f"{folder} is no run's folder: its config.yaml is not that of a training.") from None
-    check_objects(parts, allow, option)
+    check_objects([config["model"], config["data"]["source"]], allow, option)
     path = folder / "checkpoints" / checkpoint
     if not path.exists():
         raise InputError(f"{folder} has no {path.relative_to(folder)}: {_why_missing(checkpoint, config)}")
@@ -102,7 +97,7 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
     source = build(OmegaConf.create(config["data"]["source"]), Source)
     return Trained(
         folder,
-        name,
+        str(config["name"]),
         net.eval(),
         tuple(source.classes),
         source.shape,

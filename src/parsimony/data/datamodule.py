@@ -25,8 +25,8 @@ class ImageData(pl.LightningDataModule):
 
     `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
     training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch.
-    `train_images` takes only the first so many; only the first `augment_epochs` are augmented. `root` is there for the
-    source's config to refer to.
+    `train_images` takes only the first so many; only the first `augment_epochs` are augmented. Files that are missing are
+    got if `download`. `root` is there for the source's config to refer to.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class ImageData(pl.LightningDataModule):
         seed: int,
         train_images: int | None = None,
         augment_epochs: int | None = None,
+        download: bool = True,
         root: str = "",
     ) -> None:
         super().__init__()
@@ -50,17 +51,23 @@ class ImageData(pl.LightningDataModule):
         self.seed = seed
         self.train_images = train_images
         self.augment_epochs = augment_epochs
+        self.download = download
         self.images: ImageSet | None = None
 
     def prepare_data(self) -> None:
-        self.source.download()
+        if self.download:
+            self.source.download()
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the files once. Raises InputError if they, the split or the batch size do not fit."""
         if self.images is not None:
             return
         self.augment.check(self.source.shape)
-        self.images = self.source.load()
+        try:
+            self.images = self.source.load()
+        except InputError as error:
+            why = "data.download is false, as it is for a run whose data.source is in no file of conf/data"
+            raise error if self.download else InputError(f"{error} Nothing was downloaded: {why}.") from error
         train = self.images.train
         if self.train_images is not None and self.train_images > len(train.labels):
             raise InputError(

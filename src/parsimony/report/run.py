@@ -13,7 +13,7 @@ import yaml
 from parsimony.config import leaves
 from parsimony.report.events import Log
 from parsimony.report.tags import IMAGES_PER_SECOND, meaning
-from parsimony.resume import MAY_CHANGE, own_keys
+from parsimony.resume import MAY_CHANGE, default_settings
 from parsimony.runs import Result
 
 # Of a config: where it ran, what it was called and how it was watched, not what it trained.
@@ -159,7 +159,7 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
 
 def _what_was_trained(config: dict[str, Any]) -> dict[str, Any]:
     """By dotted keys. Those that came after the run have their defaults, so that it is one setting with later runs."""
-    values = {**dict(leaves(own_keys())), **dict(leaves(config))} if config else {}
+    values = {**default_settings(), **dict(leaves(config))} if config else {}
     return {key: value for key, value in values.items() if not _is_beside_the_point(key)}
 
 

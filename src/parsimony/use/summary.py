@@ -112,10 +112,7 @@ def _of_run(folder: str, *overrides: str) -> tuple[str, Any, Any, Sequence[str]]
     if overrides:
         raise InputError(f"{folder} has its own config: leave out {' '.join(overrides)}.")
     config = kept_config(Path(folder))
-    try:
-        return str(config["name"]), config["model"], config["data"]["source"], []
-    except (KeyError, TypeError):
-        raise InputError(f"{folder} is no run's folder: its config.yaml is not that of a training.") from None
+    return str(config["name"]), config["model"], config["data"]["source"], []
 
 
 def _composed(overrides: Sequence[str]) -> tuple[str, Any, Any, Sequence[str]]:
