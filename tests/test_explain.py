@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 import torch
 from conftest import group_options
 from short_runs import QUICK, QUIET, train_in
+from torch import nn
 from trained_runs import untrained_run
 
 from parsimony.errors import InputError
 from parsimony.explain.command import explain, main
 from parsimony.explain.document import Section, Sum
-from parsimony.explain.layers import WINDOWS
+from parsimony.explain.layers import WINDOWS, stages
 from parsimony.explain.page import page
 from parsimony.explain.sections import sections
+from parsimony.explain.weights import one_by_one
 from parsimony.report.page import inline
 from parsimony.trained import BEST, load
 
@@ -121,6 +124,18 @@ def test_every_network_is_explained(model: str, made_up_data: Path, tmp_path: Pa
     assert len(maps.rows) == sum(isinstance(module, WINDOWS) for module in network.net.modules())
     channels = {tile.pixels.shape[2] for tile in shown["Mistakes"].parts[0].rows[0].tiles}
     assert channels == {3}
+
+
+def test_a_network_without_convolutions_is_told_so(trained: Path) -> None:
+    network = load(trained)
+    dense = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    with pytest.raises(InputError, match="mnist_sep has no convolution, and it is convolutions that are explained"):
+        sections(replace(network, net=dense))
+
+
+def test_a_1x1_convolution_in_groups_mixes_no_channels() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 8, 1, groups=4))
+    assert "This network has none." in one_by_one(net, net, stages(net, torch.rand(1, 4, 5, 5))).text
 
 
 def test_names_are_escaped(made_up_data: Path, tmp_path: Path) -> None:

@@ -208,6 +208,19 @@ def test_csv_and_json_have_every_digit() -> None:
     assert (content["verdicts"], content["warnings"], content["unfinished"]) == (["a verdict"], ["a warning"], [])
 
 
+def test_a_hyperparameter_called_like_a_figure_stays_beside_it() -> None:
+    runs = [run(0.99), run(0.98)]
+    for one, value in zip(runs, (2, 3), strict=True):
+        one.hyperparameters["n"] = value
+    settings = grouped(*runs)
+    columns = table.columns(settings)
+    assert (columns["hparam n"], columns["n"]) == (["2", "3"], ["1", "1"])
+    assert [(row["hparam n"], row["n"]) for row in csv.DictReader(io.StringIO(table.as_csv(settings)))] == [
+        ("2", "1"),
+        ("3", "1"),
+    ]
+
+
 def test_markdown_escapes_what_would_be_markup() -> None:
     settings = grouped(run(name="a|b"), run(name=HOSTILE, net__x=2, typed=False))
     lines = table.as_markdown(settings).splitlines()

@@ -149,6 +149,8 @@ def test_hyperparameters_that_are_only_in_hparams_yaml(tmp_path: Path) -> None:
     write_events(tmp_path, {"val_acc": {1: 0.9}})
     (tmp_path / "hparams.yaml").write_text(yaml.dump({"lr": 0.01, "net": {"width": 32}}))
     assert only(tmp_path).hyperparameters == {"lr": 0.01, "net.width": 32}
+    (tmp_path / "hparams.yaml").write_text(yaml.dump({"seed": [0, 1]}))
+    assert only(tmp_path).seed is None
     (tmp_path / "hparams.yaml").write_text("net: !!python/object:torch.nn.Linear {}\nlr: 0.1\n")
     (run,), (warning, _) = read_runs([tmp_path])
     assert run.hyperparameters == {}

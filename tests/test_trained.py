@@ -103,6 +103,13 @@ def test_what_conf_names_is_downloaded(name: str, tmp_path: Path) -> None:
     assert not may_download({**config, "data": {**config["data"], "download": False}})
 
 
+def test_names_hold_nothing_that_a_terminal_would_obey(folder: Path) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    config.name = "a\x1b]0;owned\x07b"
+    OmegaConf.save(config, folder / "config.yaml")
+    assert load(folder).name == "a?]0;owned?b"
+
+
 def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty is no run's folder: it has no config.yaml"):

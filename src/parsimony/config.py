@@ -122,6 +122,11 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, node
 
 
+def printable(text: object) -> str:
+    """On one line, and without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
 def quoted(text: object) -> str:
     """As Hydra reads a value in quotes: a backslash escapes only quotes, and itself before one."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(text))
@@ -144,7 +149,7 @@ def one_sentence_errors() -> Iterator[None]:
     except Exception as error:
         if "PARSIMONY_ONE_SENTENCE" not in os.environ or (text := sentence(error)) is None:
             raise
-        sys.exit(f"error: {text}")
+        sys.exit(f"error: {printable(text)}")
 
 
 def sentence(error: Exception) -> str | None:

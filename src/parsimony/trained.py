@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from parsimony.checkpoints import LAST, read
+from parsimony.config import printable
 from parsimony.data.augment import to_float
 from parsimony.data.sources import Source
 from parsimony.errors import InputError
@@ -97,9 +98,9 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
     source = build(OmegaConf.create(config["data"]["source"]), Source)
     return Trained(
         folder,
-        str(config["name"]),
+        printable(config["name"]),
         net.eval(),
-        tuple(source.classes),
+        tuple(map(printable, source.classes)),
         source.shape,
         kept["history"],
         config,

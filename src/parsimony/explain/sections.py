@@ -1,5 +1,7 @@
 """The notions in the order they are read, shown on a trained network and the data that it was trained on."""
 
+from torch import nn
+
 from parsimony.errors import InputError
 from parsimony.explain.document import Section
 from parsimony.explain.layers import stages
@@ -26,6 +28,8 @@ def sections(trained: Trained, picture: int | None = None) -> list[Section]:
     image, label = test.images[picture], int(test.labels[picture])
     net, initial = trained.net, trained.initial()
     found = stages(net, image[None])
+    if not any(isinstance(stage.module, nn.Conv2d) for stage in found):
+        raise InputError(f"{trained.name} has no convolution, and it is convolutions that are explained.")
     return [
         whole(trained, data, image, label, logits, test),
         convolution(image, found),

@@ -134,7 +134,7 @@ def one_by_one(net: nn.Module, initial: nn.Module, found: list[Stage]) -> Sectio
         "by pixel. With fewer maps out than in it squeezes what was found into fewer channels, which makes the layers "
         "after it cheaper; after a depthwise convolution it brings the channels together."
     ]
-    mixing = [(name, conv) for name, conv in convolutions(net) if conv.kernel_size == (1, 1)]
+    mixing = [(name, conv) for name, conv in convolutions(net) if conv.kernel_size == (1, 1) and conv.groups == 1]
     if not mixing:
         return Section("1x1 convolution", [*text, "This network has none."])
     rows = []

@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
+from parsimony.config import printable
 from parsimony.report.plots import INK, PAPER
-from parsimony.report.run import SEEDS, printable
+from parsimony.report.run import SEEDS
 from parsimony.report.settings import Setting
 from parsimony.report.table import columns
 

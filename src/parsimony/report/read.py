@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.io_wrapper import IsSummaryEventsFile
 
+from parsimony.config import printable
 from parsimony.errors import InputError
 from parsimony.report.events import Log, read_log
-from parsimony.report.run import Run, other_run, our_run, printable
+from parsimony.report.run import Run, other_run, our_run
 from parsimony.report.tags import SPLIT_OF, splits
 from parsimony.runs import Result
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from parsimony.config import leaves
+from parsimony.config import leaves, printable
 from parsimony.report.events import Log
 from parsimony.report.tags import IMAGES_PER_SECOND, meaning
 from parsimony.resume import MAY_CHANGE, default_settings
@@ -47,11 +47,6 @@ class Run:
     images_per_second: float | None = None
     evaluated_on: str | None = None  # what each epoch was scored on, in the words of result.json
     data: str | None = None
-
-
-def printable(text: object) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
 
 
 def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
@@ -118,7 +113,9 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     logged = next((log.hyperparameters for log in parts.values() if log.hyperparameters), None)
     logged = logged or _yaml(folder / "hparams.yaml", warnings)
     hyperparameters = dict(leaves(logged)) if logged else {}
-    for key in [key for key in hyperparameters if _last(key) in SEEDS]:
+    for key in [
+        key for key, value in hyperparameters.items() if _last(key) in SEEDS and isinstance(value, int | float | str)
+    ]:
         run.seed = hyperparameters.pop(key)
     run.hyperparameters = {key: value for key, value in hyperparameters.items() if _last(key) not in PLACES_INSIDE}
     run.name = "" if run.hyperparameters else path

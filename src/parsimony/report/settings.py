@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from parsimony.config import printable
 from parsimony.noise import TEST_IMAGES, binomial, student
-from parsimony.report.run import PLACES, SEEDS, Run, printable
+from parsimony.report.run import PLACES, SEEDS, Run
 
 
 @dataclass(frozen=True)

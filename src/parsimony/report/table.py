@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from parsimony.report.run import Run
@@ -17,9 +17,21 @@ def columns(settings: Sequence[Setting]) -> dict[str, list[str]]:
     """Heading -> a cell for each setting that ended; accuracies in %, at the last epoch."""
     ended = [setting for setting in settings if setting.runs]
     keys = list(ended[0].values) if ended else []
-    table = {short(key, keys): [shown(setting.values[key]) for setting in ended] for key in keys}
+    measured = _measured(ended)
+    table = {_apart(short(key, keys), measured): [shown(setting.values[key]) for setting in ended] for key in keys}
     if not keys:
         table["name"] = [setting.label() for setting in ended]
+    table |= measured
+    return {heading: cells for heading, cells in table.items() if set(cells) != {"-"} and cells}
+
+
+def _apart(key: str, measured: Collection[str]) -> str:
+    """A hyperparameter's name, beside those of what was measured."""
+    return f"hparam {key}" if key in measured else key
+
+
+def _measured(ended: Sequence[Setting]) -> dict[str, list[str]]:
+    table = {}
     for split in ("validation", "test"):
         means = [setting.mean(f"{split}/accuracy") for setting in ended]
         table[f"{split} %"] = [f"{100 * mean.mean:.2f}" if mean else "-" for mean in means]
@@ -35,7 +47,7 @@ def columns(settings: Sequence[Setting]) -> dict[str, list[str]]:
     table["epochs"] = [str(setting.first.epochs or "-") for setting in ended]
     paces = [Mean.of(run.images_per_second for run in setting.runs) for setting in ended]
     table["images/s"] = [f"{pace.mean:,.0f}" if pace else "-" for pace in paces]
-    return {heading: cells for heading, cells in table.items() if set(cells) != {"-"} and cells}
+    return table
 
 
 def not_in_table(runs: Sequence[Run]) -> list[str]:
@@ -77,7 +89,7 @@ def records(settings: Sequence[Setting]) -> list[dict[str, Any]]:
     for setting in settings:
         if not setting.runs:
             continue
-        row: dict[str, Any] = dict(setting.values or {"name": setting.label()})
+        row: dict[str, Any] = {}
         for what in ("validation/accuracy", "validation/loss", "test/accuracy", "test/loss"):
             mean, name = setting.mean(what), what.replace("/", "_")
             row[name], row[f"{name}_sd"] = (mean.mean, mean.sd) if mean else (None, None)
@@ -87,7 +99,8 @@ def records(settings: Sequence[Setting]) -> list[dict[str, Any]]:
         row["parameters"], row["epochs"] = setting.first.parameters, setting.first.epochs
         row["images_per_second"] = pace and pace.mean
         row["runs"] = [run.path for run in setting.runs]
-        rows.append(row)
+        values = {_apart(key, row): value for key, value in setting.values.items()} or {"name": setting.label()}
+        rows.append({**values, **row})
     return rows
 
 
