@@ -42,7 +42,7 @@ def expected() -> torch.Tensor:
 
 
 def test_the_answers_are_the_networks(pictures: Path, parsimony, capsys) -> None:
-    assert parsimony(EXAMPLE, pictures, "--form", "jsonl") == 0
+    assert parsimony(EXAMPLE, pictures, "--format", "jsonl") == 0
     shown = capsys.readouterr()
     found = [json.loads(line) for line in shown.out.splitlines()]
     assert [entry["picture"] for entry in found] == [str(pictures / f"{i:02}.png") for i in range(COUNT)]
@@ -57,7 +57,7 @@ def test_the_answers_are_the_networks(pictures: Path, parsimony, capsys) -> None
 
 
 def test_the_forms_agree(pictures: Path, parsimony, capsys) -> None:
-    assert parsimony(EXAMPLE, pictures, "--form", "csv") == 0
+    assert parsimony(EXAMPLE, pictures, "--format", "csv") == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert list(rows[0]) == ["picture", "class", "probability", "inverted"]
     assert [float(row["probability"]) for row in rows] == pytest.approx(expected().amax(1).tolist(), abs=1e-4)
@@ -91,7 +91,7 @@ def test_a_broken_picture_is_named_and_skipped(pictures: Path, parsimony, capsys
 def test_a_list_on_standard_input(pictures: Path, parsimony, capsys, monkeypatch) -> None:
     names = f"{pictures / '01.png'}\n\n{pictures / '00.png'}\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(names.encode())))
-    assert parsimony(EXAMPLE, "-", "--form", "csv") == 0
+    assert parsimony(EXAMPLE, "-", "--format", "csv") == 0
     assert [Path(line.split(",")[0]).name for line in capsys.readouterr().out.splitlines()[1:]] == ["01.png", "00.png"]
     monkeypatch.setattr(sys, "stdin", None)
     assert "Standard input is closed" in str(parsimony(EXAMPLE, "-"))

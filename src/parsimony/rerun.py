@@ -34,9 +34,13 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, or its result.json by any name")
-    parser.add_argument("--folder", type=Path, help="where it trains; default: the run's folder and -rerun")
-    parser.add_argument("--data-root", help="where the data lies, if not where it lay")
-    parser.add_argument("--allow-targets", help="names that its config may run besides the usual ones, with commas")
+    parser.add_argument(
+        "--folder", type=Path, metavar="FOLDER", help="where it trains; default: the run's folder and -rerun"
+    )
+    parser.add_argument("--data-root", metavar="FOLDER", help="where the data lies, if not where it lay")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="a package that the run's config may use"
+    )
     typed = parser.parse_args(arguments)
     old, config = _read(typed.run)
     folder = typed.folder or Path(f"{typed.run.with_suffix('') if typed.run.is_file() else typed.run}-rerun")
@@ -46,8 +50,8 @@ def main(arguments: Sequence[str]) -> None:
         overrides.append(f"engine.threads={old.threads}")
     if typed.data_root:
         overrides.append(f"data.root={quoted(typed.data_root)}")
-    if typed.allow_targets:
-        overrides.append(f"allow_targets=[{typed.allow_targets}]")
+    if typed.allow:
+        overrides.append(f"allow_targets=[{','.join(typed.allow)}]")
     if code := _train(overrides):
         sys.exit(code)
     print(f"\n{compare(old, typed.run, _result(folder / 'result.json'), folder)}")

@@ -27,7 +27,9 @@ def main(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="every run in it or below it is read")
-    parser.add_argument("--out", type=Path, help="where pictures and page go; default: report in the first FOLDER")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where pictures and page go; default: report in the first FOLDER"
+    )
     forms = parser.add_mutually_exclusive_group()
     for form in ("csv", "markdown", "json"):
         what = f"print nothing but the table, as {form}; pictures and page only with --out"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   parsimony predict RUN seven.png photo.jpg         files
-  parsimony predict RUN scans --form csv            every picture in a folder and below it
+  parsimony predict RUN scans --format csv            every picture in a folder and below it
   find . -name '*.png' | parsimony predict RUN -    those listed on standard input, one a line
 """
 AT_A_TIME = 250  # pictures; a reader of a pipe sees answers early, and a batch is large enough to be fast
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="a file, a folder, or - for a list on standard input"
     )
-    parser.add_argument("--form", choices=FORMS, default="table", help="of the answers; default: table")
+    parser.add_argument("--format", choices=FORMS, default="table", help="of the answers; default: table")
     parser.add_argument(
         "--invert",
         choices=INVERT,
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> None:
             stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     warnings.filterwarnings("ignore", module="PIL")  # of oddities in files that can be read all the same
     print(f"{trained.name}, {trained.weights}", file=sys.stderr)
-    write, inverted, skipped = FORMS[typed.form](paths), 0, 0
+    write, inverted, skipped = FORMS[typed.format](paths), 0, 0
     for prediction in predict(trained, paths, typed.invert):
         if isinstance(prediction, Skipped):
             skipped += 1
