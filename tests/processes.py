@@ -69,6 +69,18 @@ class Run:
         return found
 
 
+def listens_on(process: int) -> set[str]:
+    """The addresses, as Linux writes them in hexadecimal, on which a process takes connections."""
+    own = {os.readlink(path) for path in Path(f"/proc/{process}/fd").iterdir() if path.exists() or path.is_symlink()}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+            local, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in own:
+                found.add(local.partition(":")[0])
+    return found
+
+
 Start = Callable[..., Run]
 
 

@@ -1,6 +1,7 @@
 """What a user types: it composes into what was meant, or is answered with one sentence that says what to type."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence
+from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence, to_type
 from parsimony.errors import InputError
 from parsimony.runs import refusal_recorded, will_make
 
@@ -258,5 +259,12 @@ def test_hydra_full_error_keeps_every_traceback(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("text", ["a b", "it's", "a\\b", "end\\", "q\\'x", "\\\\", "[ü],{}=$", "'"])
 def test_what_is_quoted_is_read_back(text: str) -> None:
-    read = OverridesParser.create().parse_override(f"key={quoted(text)}").value()
-    assert str(read) == text
+    (word,) = shlex.split(to_type("key", text))
+    for override in (f"key={quoted(text)}", word):
+        assert str(OverridesParser.create().parse_override(override).value()) == text
+
+
+def test_a_usual_folder_is_typed_without_quotes() -> None:
+    assert to_type("resume", "runs/mnist_sep/2026-01-31_12-00-00_a1b2c3") == (
+        "resume=runs/mnist_sep/2026-01-31_12-00-00_a1b2c3"
+    )

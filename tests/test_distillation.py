@@ -96,8 +96,10 @@ def test_a_run_does_not_go_on_with_a_changed_teacher(teacher_run: Result, tmp_pa
     name = next(name for name in checkpoint["state_dict"] if name.startswith("net."))
     checkpoint["state_dict"][name].mul_(2)
     torch.save(checkpoint, last)
-    with pytest.raises(InputError, match=r"distillation\.teacher has other weights than when this run began"):
+    before = (tmp_path / "run" / "result.json").read_text()
+    with pytest.raises(InputError, match=r"last\.ckpt was taught by other weights than distillation\.teacher has now"):
         train_in(tmp_path / "run", *keys)
+    assert (tmp_path / "run" / "result.json").read_text() == before
     shutil.copy(Path(teacher_run.folder) / "checkpoints" / "last.ckpt", last)
     assert train_in(tmp_path / "run", *keys).resumed == [1]
 

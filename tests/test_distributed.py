@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import compose_run
-from processes import TINY, Start, checkpoint, result, start, the_run
+from processes import TINY, Start, checkpoint, listens_on, result, start, the_run
 from short_runs import train_in, weights
 from torch import nn
 
 from parsimony.data.datamodule import ImageData
-from parsimony.distributed.batch_norm import SyncOnCpu
+from parsimony.distributed.batch_norm import SyncOnCpu, check_shared
 from parsimony.distributed.images import attach, publish
 from parsimony.errors import InputError
 from parsimony.runs import Result
@@ -75,6 +75,7 @@ def test_a_killed_rank_ends_the_run_and_the_run_goes_on(start: Start, tmp_path: 
     run.until(checkpoint(tmp_path))
     ranks = run.ranks()
     assert ranks.keys() == {1}
+    assert listens_on(run.process.pid) == {"0100007F"}  # 127.0.0.1
     os.kill(ranks[1], signal.SIGKILL)
     code, output = run.end()
     folder = the_run(tmp_path)
@@ -129,4 +130,4 @@ def test_a_batch_norm_that_cannot_be_shared_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"trainer.sync_batchnorm on CPUs takes .*, not BatchNorm2d\(3, .*momentum=None"
     ):
-        SyncOnCpu().apply(nn.BatchNorm2d(3, momentum=None))
+        check_shared(nn.BatchNorm2d(3, momentum=None))

@@ -235,6 +235,8 @@ def test_what_does_not_fit_a_layer_is_pytorchs_to_refuse() -> None:
     conv, pool = native_version(nn.Conv2d(3, 8, 3)), native_version(nn.MaxPool2d(2))
     with pytest.raises(RuntimeError, match=r"expected input.* to have 3 channels, but got 5"):
         conv(torch.randn(2, 5, 6, 6))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater than actual input size"):
+        conv(torch.randn(2, 3, 2, 6))
     with pytest.raises(RuntimeError, match="Output size is too small"):
         pool(torch.randn(2, 3, 1, 6))
     image = torch.randn(3, 6, 6)

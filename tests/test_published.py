@@ -256,7 +256,11 @@ def test_what_is_asked_for_twice_is_trained_once(tmp_path: Path, monkeypatch: py
     with pytest.raises(SystemExit):
         reproduce.main()
     assert trained.count(("record/mnist_micro", 0)) == 1
-    monkeypatch.setattr(sys, "argv", ["reproduce", "record", "--jobs", "0"])
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--seeds"])
+def test_numbers_below_one_are_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce", "record", option, "0"])
     with pytest.raises(SystemExit) as ended:
         reproduce.main()
     assert ended.value.code == 2

@@ -208,6 +208,11 @@ def test_csv_and_json_have_every_digit() -> None:
     assert (content["verdicts"], content["warnings"], content["unfinished"]) == (["a verdict"], ["a warning"], [])
 
 
+def test_what_is_no_seed_tells_no_runs_apart() -> None:
+    (setting,) = grouped(run(0.99, seed=[0, 1], path="a"), run(0.98, seed=[0, 1], path="b"))
+    assert len(setting.runs) == 2
+
+
 def test_a_hyperparameter_called_like_a_figure_stays_beside_it() -> None:
     runs = [run(0.99), run(0.98)]
     for one, value in zip(runs, (2, 3), strict=True):

@@ -149,8 +149,6 @@ def test_hyperparameters_that_are_only_in_hparams_yaml(tmp_path: Path) -> None:
     write_events(tmp_path, {"val_acc": {1: 0.9}})
     (tmp_path / "hparams.yaml").write_text(yaml.dump({"lr": 0.01, "net": {"width": 32}}))
     assert only(tmp_path).hyperparameters == {"lr": 0.01, "net.width": 32}
-    (tmp_path / "hparams.yaml").write_text(yaml.dump({"seed": [0, 1]}))
-    assert only(tmp_path).seed is None
     (tmp_path / "hparams.yaml").write_text("net: !!python/object:torch.nn.Linear {}\nlr: 0.1\n")
     (run,), (warning, _) = read_runs([tmp_path])
     assert run.hyperparameters == {}
@@ -319,4 +317,4 @@ def test_folders_without_a_run(tmp_path: Path) -> None:
 def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
     our_run(tmp_path / "red\x1b[31m\nname", status="failed: \x1b]0;title\x07")
     (run,), _ = read_runs([tmp_path])
-    assert (run.path, run.status) == ("red?[31m?name", "failed: ?]0;title?")
+    assert (run.path, run.status) == ("red?[31m name", "failed: ?]0;title?")

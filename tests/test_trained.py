@@ -1,5 +1,6 @@
 """Networks read back from their runs' folders."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -91,7 +92,7 @@ def test_files_that_a_strangers_config_names_are_not_downloaded(folder: Path, tm
     OmegaConf.save(config, folder / "config.yaml")
     data = load(folder).data()
     data.prepare_data()
-    with pytest.raises(InputError, match=r"Nothing was downloaded: data\.download is false, as it is for a run whose"):
+    with pytest.raises(InputError, match=r"Nothing was downloaded, .* data\.source is in no file of conf/data"):
         data.setup()
     assert not (tmp_path / "home").exists()
 
@@ -108,6 +109,9 @@ def test_names_hold_nothing_that_a_terminal_would_obey(folder: Path) -> None:
     config.name = "a\x1b]0;owned\x07b"
     OmegaConf.save(config, folder / "config.yaml")
     assert load(folder).name == "a?]0;owned?b"
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**content, "device": "a CPU\x9b\nof 2\ud800"}))
+    assert Result.read(folder / "result.json").device == "a CPU? of 2?"
 
 
 def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:

@@ -56,18 +56,20 @@ def newest(folder: Path) -> tuple[Path | None, int]:
 
 
 def to_resume(
-    folder: Path, net: nn.Module, settings: dict[str, Any], defaults: dict[str, Any]
+    folder: Path, net: nn.Module, settings: dict[str, Any], *, defaults: dict[str, Any], teacher: str | None
 ) -> tuple[Path, int] | None:
     """The newest sound checkpoint of the run in `folder` and the steps taken by then; None if it has none yet.
 
-    It must have the tensors of `net` and have been made with `settings`; those of `defaults` may have come since.
-    Raises InputError if no checkpoint is sound.
+    It must have the tensors of `net` and have been made with `settings`, of which those of `defaults` may have come
+    since, and by the `teacher` with this sha256, if any. Raises InputError if no checkpoint is sound.
     """
     problems = []
     for path in _paths(folder):
         try:
             checkpoint = read(path)
             _check_belongs(checkpoint, path, net, settings, defaults)
+            if checkpoint.get("teacher", teacher) != teacher:
+                raise InputError(f"{path} was taught by other weights than distillation.teacher has now.")
         except InputError as error:
             problems.append(str(error))
             continue

@@ -177,11 +177,6 @@ class Classifier(pl.LightningModule):
         checkpoint["teacher"] = self.teacher and self.teacher.origin["sha256"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises InputError where another teacher taught until then."""
-        if self.teacher and checkpoint.get("teacher") != self.teacher.origin["sha256"]:
-            raise InputError(
-                "distillation.teacher has other weights than when this run began: begin a new one with it."
-            )
         self.history = checkpoint["history"]
         self.resumed = [*checkpoint["resumed"], len(self.history)]
 

@@ -5,12 +5,14 @@ Imports no torch, so that a mistyped command is answered in well under a second.
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -88,7 +90,14 @@ def check(cfg: DictConfig) -> None:
                 raise InputError(f"{node} holds keys, such as {key}: it cannot be {typed(values[node])}.")
         elif has_rule and not key.startswith("callbacks."):
             raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
+    check_parts(config)
+
+
+def check_parts(config: dict[str, Any]) -> None:
+    """Raises InputError for callbacks, loggers and keys of the budget and the trainer that a run does not take."""
     for group in ("callbacks", "logger"):
+        if not isinstance(config.get(group) or {}, dict):
+            raise InputError(f"{group} takes names with their _target_ and keys, not {typed(config[group])}.")
         for name, node in (config.get(group) or {}).items():
             if node and not (isinstance(node, dict) and "_target_" in node):
                 raise InputError(f"{group}.{name} takes a _target_ and its keys, or null, not {typed(node)}.")
@@ -98,8 +107,9 @@ def check(cfg: DictConfig) -> None:
             raise InputError(
                 f"callbacks.{name} keeps its filename and dirpath, where a run looks to go on: leave them."
             )
-    for group, others in (("budget", ()), ("trainer", _ALSO_OF_TRAINER)):
-        supported = [*defaults[group], *others]
+    defaults: Any = (OmegaConf.load(CONF / "config.yaml").budget, OmegaConf.load(CONF / "trainer" / "default.yaml"))
+    for group, known, others in zip(("budget", "trainer"), defaults, ((), _ALSO_OF_TRAINER), strict=True):
+        supported = [*known, *others]
         if unknown := next((key for key in config[group] if key not in supported), None):
             taken = ", ".join(key for key in supported if key != "_target_")
             raise InputError(f"There is no {group}.{unknown} here: {group} takes {taken}.")
@@ -123,8 +133,24 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def printable(text: object) -> str:
-    """On one line, and without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in str(text))
+    """On one line, and without the control characters that a terminal would obey, nor halves of characters."""
+    harmless = (" " if character in "\n\r\t" else character for character in str(text))
+    return "".join("?" if category(character) in ("Cc", "Cs") else character for character in harmless)
+
+
+def all_printable(node: Any) -> Any:
+    """A container with every text in it `printable`: what strangers' files are read as."""
+    if isinstance(node, dict):
+        return {key: all_printable(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [all_printable(value) for value in node]
+    return printable(node) if isinstance(node, str) else node
+
+
+def to_type(key: str, value: object) -> str:
+    """KEY=VALUE for a shell, of a text such as a folder's name; quoted for Hydra where it has to be."""
+    plain = re.fullmatch(r"[\w./@+-]+", str(value), re.ASCII)
+    return shlex.quote(f"{key}={value if plain else quoted(value)}")
 
 
 def quoted(text: object) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from parsimony import checkpoints
+from parsimony.config import to_type
 from parsimony.errors import InputError, RunError
 from parsimony.interrupts import INTERRUPTED, TERMINATED
 
@@ -55,4 +56,4 @@ def _last_good(folder: Path) -> str:
 def _how_to_resume(folder: Path, max_epochs: int) -> str:
     _, epochs = checkpoints.newest(folder)
     kept = f"{epochs} of {max_epochs} epochs are kept" if epochs else "No epoch is kept"
-    return f"{kept}; to go on: python train.py resume={folder}"
+    return f"{kept}; to go on: python train.py {to_type('resume', folder)}"

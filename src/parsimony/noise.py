@@ -15,14 +15,15 @@ def student(freedom: int) -> float:
     return STUDENT[min(freedom, len(STUDENT)) - 1]
 
 
-def of_one_more_run(accuracies: Sequence[float], images: int) -> float:
+def of_one_more_run(accuracies: Sequence[float], images: int | None) -> float:
     """How far one more run may land from the mean of those with these `accuracies` (0 to 1): their prediction interval.
 
-    A single run shows no spread: then it is the binomial difference of two runs over as many `images`.
+    A single run shows no spread: then it is the binomial difference of two runs over as many `images`; 0 where that
+    number is not known.
     """
     n = len(accuracies)
     if n == 1:
-        return binomial(accuracies[0], accuracies[0], images=images)
+        return binomial(accuracies[0], accuracies[0], images=images) if images else 0.0
     return student(n - 1) * statistics.stdev(accuracies) * math.sqrt(1 + 1 / n)
 
 

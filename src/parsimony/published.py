@@ -79,7 +79,7 @@ class Row:
         if lead == 0:
             return "met"
         verdict = f"beaten by {lead:.2f}" if lead > 0 else f"below by {-lead:.2f}"
-        images = TEST_IMAGES[self.runs[0].data["name"].partition(" ")[0]]
+        images = TEST_IMAGES.get(self.runs[0].data["name"].partition(" ")[0])
         noise = of_one_more_run([accuracy / 100 for accuracy in self.accuracies()], images)
         return f"{verdict}, within noise" if self.group == "reproduce" and abs(lead) <= 100 * noise else verdict
 
@@ -238,15 +238,18 @@ def header(row: Row) -> str:
     """The recipe's file with what to expect at the end of the line that gives its command."""
     lines = (CONF / "experiment" / f"{row.experiment}.yaml").read_text().splitlines(keepends=True)
     line = next(i for i, line in enumerate(lines) if line.startswith("# python train.py "))
-    ours = f"; ours {spread(row.accuracies())} in {_minutes(row)} on one core" if row.runs else ""
+    ours = f"; ours {spread(row.accuracies())}{_minutes(row)}" if row.runs else ""
     lines[line] = f"{lines[line].rstrip().partition('; ours ')[0]}{ours}\n"
     return "".join(lines)
 
 
 def _minutes(row: Row) -> str:
-    """Of training, from the fastest run to the slowest."""
-    minutes = sorted(round(run.epochs * run.seconds["epoch"] / 60) for run in row.runs)
-    return f"{minutes[0]} min" if minutes[0] == minutes[-1] else f"{minutes[0]} to {minutes[-1]} min"
+    """Of training, from the fastest run to the slowest, where each was on one core."""
+    if any(run.threads != 1 or "cores" not in run.device for run in row.runs):
+        return ""
+    minutes = sorted(max(1, round(run.epochs * run.seconds["epoch"] / 60)) for run in row.runs)
+    shown = f"{minutes[0]}" if minutes[0] == minutes[-1] else f"{minutes[0]} to {minutes[-1]}"
+    return f" in {shown} min on one core"
 
 
 def write(texts: dict[Path, str], cards: Path = CARDS) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time, one thread each")
     parser.add_argument("--results", type=Path, default=RESULTS, help="another folder to begin from nothing")
     arguments = parser.parse_args()
-    if arguments.jobs < 1 or (arguments.seeds or 1) < 1:
+    if any(number is not None and number < 1 for number in (arguments.jobs, arguments.seeds)):
         parser.error("--jobs and --seeds take whole numbers of at least 1")
     all_rows = [*rows(arguments.results), *record_rows(arguments.results), *ablation_rows(arguments.results)]
     chosen = [row for row in all_rows if not arguments.recipes]

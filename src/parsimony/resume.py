@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parsimony.config import CONF, check_values, leaves
+from parsimony.config import CONF, all_printable, check_parts, check_values, leaves
 from parsimony.errors import InputError
 from parsimony.runs import Result, inside
 
@@ -24,7 +24,7 @@ MAY_CHANGE = (
 DATA_ROOT = ("data.root", "data.source.root")
 # Without these a config is not that of a training.
 NEEDED = (
-    "name",
+    *("name", "seed", "label_smoothing", "data.batch_size", "data.validation", "data.download"),
     *(f"{part}._target_" for part in ("model", "data", "data.source", "augment", "optimizer", "scheduler", "engine")),
     *(f"trainer.{key}" for key in ("_target_", "max_epochs", "accelerator", "devices", "strategy", "sync_batchnorm")),
 )
@@ -41,7 +41,8 @@ def kept_config(folder: Path) -> dict[str, Any]:
     Raises InputError where there is none, or one that is not of a training.
     """
     try:
-        kept: Any = OmegaConf.merge(own_keys(), OmegaConf.load(folder / "config.yaml"))
+        written: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        kept: Any = OmegaConf.merge(own_keys(), all_printable(written))
         kept.folder = str(folder)
         config: Any = OmegaConf.to_container(kept, resolve=True)
     except FileNotFoundError:
@@ -118,6 +119,7 @@ def default_settings() -> dict[str, Any]:
 def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The run's own config, with those of `overrides` that say where it goes on."""
     config = kept_config(Path(cfg.folder))
+    check_parts(config)
     kept: Any = OmegaConf.create(config)
     kept.data.download = may_download(config)
     kept.allow_targets = cfg.allow_targets

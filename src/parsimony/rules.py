@@ -83,6 +83,7 @@ RULES: dict[str, Rule] = {
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
     r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
     r"callbacks\.ema\.decay": _number(0, 1, without_high=True),
+    r"data\.download": (lambda value: isinstance(value, bool), "true or false"),
     r"data\.batch_size": _integer(1),
     r"data\.train_images": _integer(1, other=(None,)),
     r"data\.augment_epochs": _integer(0, other=(None,)),

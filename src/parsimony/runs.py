@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from parsimony.config import printable
+from parsimony.config import all_printable
 from parsimony.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -80,9 +80,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        content = json.loads(path.read_text())
-        for name in ("name", "status"):
-            content[name] = printable(" ".join(content[name].split()))
+        content = all_printable(json.loads(path.read_text()))
         for name in ("final", "best"):
             content[name] = Epoch(**content[name]) if content[name] else None
         return cls(**content, folder=str(path.parent))

@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from parsimony.checkpoints import LAST, read
-from parsimony.config import printable
 from parsimony.data.augment import to_float
 from parsimony.data.sources import Source
 from parsimony.errors import InputError
@@ -98,9 +97,9 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
     source = build(OmegaConf.create(config["data"]["source"]), Source)
     return Trained(
         folder,
-        printable(config["name"]),
+        str(config["name"]),
         net.eval(),
-        tuple(map(printable, source.classes)),
+        tuple(source.classes),
         source.shape,
         kept["history"],
         config,

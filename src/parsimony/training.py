@@ -26,7 +26,7 @@ from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distillation import teacher_of
-from parsimony.distributed.batch_norm import SyncOnCpu
+from parsimony.distributed.batch_norm import SyncOnCpu, check_shared
 from parsimony.distributed.group import Group, share_cores
 from parsimony.distributed.strategy import Together, environment_of, register
 from parsimony.distributed.watch import Ended
@@ -100,10 +100,15 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     )
     classifier.check_optimizer(cfg.trainer.max_epochs)
     folder = Path(cfg.folder)
-    checkpoint, at_step = checkpoints.to_resume(folder, net, settings(plain_config), default_settings()) or (None, 0)
+    taught_by = teacher.origin["sha256"] if teacher else None
+    checkpoint, at_step = checkpoints.to_resume(
+        folder, net, settings(plain_config), defaults=default_settings(), teacher=taught_by
+    ) or (None, 0)
     register()
     environment = environment_of(group)
     sync_on_cpu = cfg.trainer.sync_batchnorm and not on_gpu
+    if sync_on_cpu:
+        check_shared(net)
     trainer = build(
         cfg.trainer,
         pl.Trainer,

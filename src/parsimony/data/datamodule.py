@@ -66,8 +66,12 @@ class ImageData(pl.LightningDataModule):
         try:
             self.images = self.source.load()
         except InputError as error:
-            why = "data.download is false, as it is for a run whose data.source is in no file of conf/data"
-            raise error if self.download else InputError(f"{error} Nothing was downloaded: {why}.") from error
+            if self.download:
+                raise
+            raise InputError(
+                f"{error} Nothing was downloaded, since data.download is false or this run's data.source is in no file "
+                "of conf/data: put the files there."
+            ) from error
         train = self.images.train
         if self.train_images is not None and self.train_images > len(train.labels):
             raise InputError(

@@ -59,24 +59,30 @@ class SyncedBatchNorm2d(_Synced, nn.BatchNorm2d):
     pass
 
 
-SYNCED = {nn.BatchNorm1d: SyncedBatchNorm1d, nn.BatchNorm2d: SyncedBatchNorm2d}
+SYNCED: dict[type[nn.Module], type[nn.Module]] = {nn.BatchNorm1d: SyncedBatchNorm1d, nn.BatchNorm2d: SyncedBatchNorm2d}
+
+
+def check_shared(net: nn.Module) -> None:
+    """Raises InputError for a batch norm in `net` that cannot be over all processes."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            usual = module.affine and module.track_running_stats and module.momentum is not None
+            if type(module) not in SYNCED or not usual:
+                raise InputError(
+                    "trainer.sync_batchnorm on CPUs takes BatchNorm1d and BatchNorm2d, affine and with a momentum "
+                    f"for their running statistics, not {module}."
+                )
 
 
 class SyncOnCpu(LayerSync):
-    """trainer.sync_batchnorm=true on CPUs. Raises InputError for a batch norm that it cannot share."""
+    """trainer.sync_batchnorm=true on CPUs, of a network that `check_shared` takes."""
 
     def __init__(self) -> None:
         self.classes: dict[nn.Module, type[nn.Module]] = {}
 
     def apply(self, model: nn.Module) -> nn.Module:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                usual = module.affine and module.track_running_stats and module.momentum is not None
-                if type(module) not in SYNCED or not usual:
-                    raise InputError(
-                        "trainer.sync_batchnorm on CPUs takes BatchNorm1d and BatchNorm2d, affine and with a momentum "
-                        f"for their running statistics, not {module}."
-                    )
+            if type(module) in SYNCED:
                 self.classes[module] = type(module)
                 module.__class__ = SYNCED[type(module)]  # the same parameters and buffers, another forward
         return model

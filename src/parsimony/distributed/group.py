@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -182,7 +183,7 @@ class Group:
         else:
             token, port = json.loads(self.store.get("watch"))
             rank_zero = here.address, port
-        host = here.address if here.address == "127.0.0.1" else ""
+        host = "127.0.0.1" if here.machines == 1 and here.address == "127.0.0.1" else ""
         self.watch = Watch(here.rank, token, rank_zero, host=host, explain=self._explain, last_words=self._end)
         if here.rank == 0:
             self.store.set("watch", json.dumps([token, self.watch.port]))
@@ -190,7 +191,11 @@ class Group:
     def _start(self, processes: int) -> None:
         """As rank 0, the others on this machine, with the config and nothing else to tell them what to do."""
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")  # needs no host name
-        store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        listener = socket.create_server(("127.0.0.1", 0))  # by itself the store would listen on all addresses
+        port = listener.getsockname()[1]
+        store = distributed.TCPStore(
+            "127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
         here = Place("train.py", 0, processes, 0, processes, 0, 1, "127.0.0.1", store.port, store_is_open=True)
         self.here = here
         self._watch(here, store)

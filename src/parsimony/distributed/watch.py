@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 BEAT = 2.0  # seconds
 SILENCE = 20.0  # seconds, after which a process counts as gone
 GRACE = 10.0  # seconds to end by oneself when another has ended
-LONGEST = 2**16  # bytes of a message
+LONGEST = 2**16  # bytes that a stranger may send without making sense, characters of a reason
 HELD_UP = 5.0  # seconds between two rounds of our own: it was this process that stood still, so nobody's silence counts
 
 
@@ -81,7 +81,7 @@ class Watch:
     def report(self, why: str, code: int = 1) -> None:
         """This process ends, and the run with it, unless another's end was told before. Safe in a signal handler."""
         if self._mine is None:
-            self._mine = Ended(self.rank, why, code)
+            self._mine = Ended(self.rank, why[:LONGEST], code)
 
     def verdict(self) -> Ended | None:
         """What the run ends of, waited for as long as it takes to notice."""
@@ -146,7 +146,7 @@ class Watch:
             return self._lost(peer)
         peer.heard = time.monotonic()
         *lines, peer.unread = (peer.unread + received).split(b"\n")
-        if len(peer.unread) > LONGEST:
+        if peer.rank is None and len(peer.unread) > LONGEST:
             return self._forget(peer)
         for line in lines:
             try:

@@ -43,12 +43,17 @@ class Conv2d(nn.Conv2d):
     """Square kernels with stride 1; depthwise ones of 3x3."""
 
     def forward(self, input: Tensor) -> Tensor:
-        known = _on_cpu(input, torch.float32) and not torch.is_autocast_enabled("cpu")
-        fits = input.ndim == 4 and input.shape[1] == self.in_channels and self.weight.dtype == torch.float32
-        if not known or not fits:
+        if not self._fits(input):
             return super().forward(input)
         function = _Depthwise if self.groups > 1 else _Conv
         return function.apply(input, self.weight, self.bias, self.padding[0])
+
+    def _fits(self, input: Tensor) -> bool:
+        known = _on_cpu(input, torch.float32) and not torch.is_autocast_enabled("cpu")
+        if not known or input.ndim != 4 or self.weight.dtype != torch.float32:
+            return False
+        large_enough = min(input.shape[2:]) + 2 * self.padding[0] >= self.kernel_size[0]  # type: ignore[operator]
+        return large_enough and input.shape[1] == self.in_channels
 
 
 class MaxPool2d(nn.MaxPool2d):

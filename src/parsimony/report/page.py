@@ -105,7 +105,7 @@ def commands(settings: Sequence[Setting]) -> list[str]:
         overrides = setting.first.overrides
         if not overrides or not setting.runs or any(text.startswith("resume=") for text in overrides):
             continue
-        seeds = sorted({run.seed for run in setting.runs if run.seed is not None})
+        seeds = sorted({run.seed for run in setting.runs if isinstance(run.seed, int)})
         kept = [text for text in overrides if re.split(r"[.=]", text)[0] not in SEEDS | {"sweep"}]
         sweep = ["-m"] if len(seeds) > 1 else []
         words = ["python", "train.py", *sweep, *kept, f"seed={','.join(map(str, seeds))}"]

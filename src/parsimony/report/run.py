@@ -62,9 +62,9 @@ def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
             if value is not None:
                 final[f"{split}/{metric}"] = value
     return Run(
-        name=printable(result.name),
+        name=result.name,
         path=path,
-        status=printable(result.status),
+        status=result.status,
         ended=result.status == "completed",
         seed=result.seed,
         hyperparameters=_what_was_trained(result.config),
@@ -113,9 +113,7 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     logged = next((log.hyperparameters for log in parts.values() if log.hyperparameters), None)
     logged = logged or _yaml(folder / "hparams.yaml", warnings)
     hyperparameters = dict(leaves(logged)) if logged else {}
-    for key in [
-        key for key, value in hyperparameters.items() if _last(key) in SEEDS and isinstance(value, int | float | str)
-    ]:
+    for key in [key for key in hyperparameters if _last(key) in SEEDS]:
         run.seed = hyperparameters.pop(key)
     run.hyperparameters = {key: value for key, value in hyperparameters.items() if _last(key) not in PLACES_INSIDE}
     run.name = "" if run.hyperparameters else path

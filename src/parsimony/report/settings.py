@@ -71,7 +71,7 @@ def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
     for members in grouped.values():
         by_seed: dict[Any, Run] = {}
         for run in filter(lambda run: run.ended, members):
-            seed = run.path if run.seed is None else run.seed
+            seed = run.seed if isinstance(run.seed, int | float | str) else run.path
             if seed in by_seed:  # the same again is no second sample of the noise
                 warnings.append(f"{by_seed[seed].path} is left out: {run.path} has its setting and its seed")
             by_seed[seed] = run

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
+from parsimony.config import to_type
 from parsimony.errors import InputError
 from parsimony.interrupts import raise_again
 from parsimony.runs import Result, remove_made
@@ -78,7 +79,7 @@ class Sweep:
             self.ended()
 
     def _how_to_go_on(self) -> str:
-        command = shlex.join([*self.plan.command, f"sweep.resume={self.folder}"])
+        command = f"{shlex.join(self.plan.command)} {to_type('sweep.resume', self.folder)}"
         return f"To go on: python train.py -m {command}"
 
     def _close(self) -> None:
@@ -109,7 +110,7 @@ class Sweep:
                     result = Result.read(path)
                     self.written[path] = written
                     yield path, result
-            except (OSError, ValueError, TypeError, KeyError):
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
                 continue  # gone, as that of a run that has begun again, or damaged: then it will run again
 
     def _completed(self) -> list[Result]:

@@ -17,7 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from parsimony.config import check
+from parsimony.config import check, to_type
 from parsimony.distributed.place import place
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
@@ -41,7 +41,7 @@ class Start(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # which the folder's name refers to; Hydra sets it later
-        with suppress(OmegaConfBaseException):  # Hydra says so itself
+        with suppress(OmegaConfBaseException, OSError):  # Hydra says so itself
             will_make(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -111,7 +111,7 @@ def begin(config: DictConfig) -> Sweep:
     elif (kept := Plan.read(folder)).over != plan.over:
         raise InputError(
             f"{folder} is another sweep, which goes on by: python train.py -m {shlex.join(kept.command)} "
-            f"sweep.resume={shlex.quote(str(folder))}"
+            f"{to_type('sweep.resume', folder)}"
         )
     sweep = Sweep(folder, plan)
     # A sampler of the same seed that is told the same results proposes the same: it makes its study anew from the runs
