@@ -25,8 +25,8 @@ class ImageData(pl.LightningDataModule):
 
     `batch_size` is the global batch, shared out among the processes. `validation` is how many images are cut from the
     training set, stratified; 0 trains on all of them; "test" trains on all and watches the test set each epoch.
-    `train_images` takes only the first so many; only the first `augment_epochs` are augmented. With `download` files that
-    are missing are got. `root` is there for the source's config to refer to.
+    `train_images` takes only the first so many; only the first `augment_epochs` are augmented. `download` gets files
+    that are missing. `root` is there for the source's config to refer to.
     """
 
     def __init__(
