@@ -18,10 +18,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from tensorboard.summary.writer import event_file_writer
 
 from parsimony.config import CONF
 from parsimony.native.library import Unavailable, library
 
+# Event files are read in the order of their names, which end in this count: .10 would come before .9.
+event_file_writer._global_uid = event_file_writer.AtomicCounter(10**6)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts in a shell's background ignores Ctrl-C
 torch.set_num_threads(1)
 with suppress(Unavailable):

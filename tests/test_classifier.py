@@ -147,3 +147,10 @@ def test_settings_that_an_optimizer_or_schedule_refuses(optimizer, scheduler, me
     classifier = Classifier(make_net(), optimizer, scheduler, classes=3)
     with pytest.raises(InputError, match=message):
         classifier.optimizer_and_schedule(total_steps=10, max_epochs=1)
+
+
+def test_the_pace_is_that_of_the_training() -> None:
+    classifier = make_classifier()
+    fit(classifier)
+    (entry,) = classifier.history
+    assert entry["images_per_second"] * entry["seconds"] == pytest.approx(sum(SIZES), rel=1e-4)

@@ -152,6 +152,11 @@ def test_the_order_comes_from_seed_and_epoch_alone() -> None:
     assert flat(first) != sorted(flat(first))
 
 
+def test_neighbouring_seeds_never_share_an_order() -> None:
+    orders = [epoch_batches(make(seed=seed), epoch) for seed in range(3) for epoch in range(3)]
+    assert len({str(order) for order in orders}) == len(orders)
+
+
 def test_making_and_reading_loaders_draws_nothing_from_the_global_stream() -> None:
     data = make(validation=20)
     torch.manual_seed(0)

@@ -15,10 +15,13 @@ from torch import nn
 from parsimony import hparams
 from parsimony.cards import card
 from parsimony.checkpoints import read
-from parsimony.distillation import Teacher
+from parsimony.data.augment import Augment
+from parsimony.data.datamodule import ImageData
+from parsimony.distillation import Teacher, teacher_of
 from parsimony.errors import InputError
 from parsimony.published import Row, recipe
 from parsimony.runs import Result
+from parsimony.targets import build
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
 
@@ -149,6 +152,14 @@ def test_teachers_that_are_refused(overrides: str, message: str, teacher_run: Re
 def test_a_teacher_answers_in_the_precision_of_its_student(teacher_run: Result, tmp_path: Path) -> None:
     taught = (f"distillation.teacher={teacher_run.folder}", "engine.precision=64-true")
     assert train_in(tmp_path / "run", *QUICK, *taught).status == "completed"
+
+
+def test_weight_and_temperature_are_the_configs(teacher_run: Result, tmp_path: Path) -> None:
+    keys = (f"distillation.teacher={teacher_run.folder}", "distillation.weight=0.3", "distillation.temperature=5")
+    cfg = compose_run(tmp_path, *QUICK, *keys)
+    data = build(cfg.data, ImageData, augment=Augment(), seed=0)
+    teacher = teacher_of(OmegaConf.to_container(cfg, resolve=True), data, [])
+    assert (teacher.weight, teacher.temperature) == (0.3, 5)
 
 
 def test_without_images_held_out_any_teacher_will_do(teacher_run: Result, tmp_path: Path) -> None:

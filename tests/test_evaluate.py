@@ -178,3 +178,12 @@ def test_a_network_that_does_not_exist(words: tuple, sentence: str, parsimony) -
     answer = str(parsimony("summary", *words))
     assert answer.startswith("error: ")
     assert sentence in answer
+
+
+@pytest.mark.parametrize("part", ["augment", "data"])
+def test_a_strangers_data_are_not_built(part: str, folder: Path, parsimony) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    config[part]["x"] = {"_target_": "torch.os.mkdir", "path": str(folder / "proof")}
+    OmegaConf.save(config, folder / "config.yaml")
+    assert "would run torch.os.mkdir" in str(parsimony("evaluate", folder, "--data", "train"))
+    assert not (folder / "proof").exists()

@@ -143,3 +143,13 @@ def test_int8_is_of_onnx_alone(parsimony) -> None:
 def test_nothing_of_it_is_imported_before_it_is_needed() -> None:
     code = "import sys, parsimony.use.export; print({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_int8_is_calibrated_on_training_images_channel_by_channel_in_7_bits(parsimony, capsys, tmp_path) -> None:
+    assert parsimony(EXAMPLE, "--int8", "--out", tmp_path / "net.onnx") == 0
+    assert "quantised on 500 training images" in capsys.readouterr().out  # the test set has 360
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "net-int8.onnx").graph.initializer]
+    kernels = [t for t in tensors if t.dtype == np.int8 and t.ndim == 4]
+    assert kernels
+    for kernel in kernels:
+        assert np.abs(kernel.astype(int)).reshape(len(kernel), -1).max(1).tolist() == [64] * len(kernel)

@@ -182,3 +182,12 @@ def test_a_negative_rate_is_refused(path) -> None:
     config = OmegaConf.merge(OmegaConf.load(path), {"lr": -1})
     with pytest.raises(Exception, match=r"(?i)learning rate"):
         instantiate(config, _convert_="all")(make_net().parameters())
+
+
+def test_muon_hands_on_every_key() -> None:
+    given = {"lr": 0.02, "momentum": 0.8, "nesterov": False, "ns_steps": 3, "weight_decay": 0.1}
+    others = {"betas": (0.8, 0.9), "eps": 1e-5, "weight_decay": 0.2}
+    of_adamw = {f"adamw_{key}": value for key, value in others.items()}
+    kernels, rest = Muon(make_net().parameters(), **given, adamw_lr=0.003, **of_adamw).param_groups
+    assert {key: kernels[key] for key in given} == given
+    assert {key: rest[key] for key in (*others, "lr")} == {**others, "lr": 0.003}

@@ -127,6 +127,7 @@ def test_a_recipe_of_our_own_keeps_the_network_and_the_epochs(network: str) -> N
         ("trainer.max_epochs=5", ["trainer.max_epochs"]),
         ("callbacks=[default,ema]", ["callbacks.ema.decay"]),
         ("label_smoothing=0.1", ["label_smoothing"]),
+        ("data=fashion_mnist", ["data.source.name"]),
         ("engine=plain", []),
         ("seed=3", []),
         ("trainer.log_every_n_steps=7", []),
@@ -219,6 +220,17 @@ def test_it_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "out of luck" in (tmp_path / "runs" / "reproduce" / "mnist_narrow" / "seed-1" / "output.log").read_text()
     kept = list((tmp_path / "results" / "reproduce" / "mnist_narrow").iterdir())
     assert [path.name for path in kept] == ["seed-0.json"]
+
+
+def test_a_run_is_trained_by_its_rows_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.py").write_text("import sys; print(sys.argv[1:])")
+    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
+    row = Row("mnist_tiny", [], 5, group="record", change="no_ema", overrides=("callbacks=[default]",))
+    assert not reproduce.train(row, 3, tmp_path / "results")
+    assert (tmp_path / "runs" / row.name / "seed-3" / "output.log").read_text().splitlines() == [
+        "['experiment=record/mnist_tiny', 'name=ablation/mnist_tiny/no_ema', 'callbacks=[default]', 'seed=3', "
+        "'engine.threads=1']"
+    ]
 
 
 def test_runs_on_other_files_are_not_mixed_with_the_published_ones(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -62,3 +62,10 @@ def test_a_missing_gpu_is_one_sentence(tmp_path: Path) -> None:
 def test_a_monitor_that_is_never_logged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"early_stopping.monitor takes one of train/loss, .*, not foo"):
         train_in(tmp_path, *QUICK, "callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=foo")
+
+
+def test_training_builds_nothing_that_is_refused(tmp_path: Path) -> None:
+    target = ("+callbacks.x._target_=torch.os.mkdir", f"+callbacks.x.path={tmp_path / 'proof'}")
+    with pytest.raises(InputError, match=r"would run torch\.os\.mkdir"):
+        train_in(tmp_path / "run", *QUICK, *target)
+    assert list(tmp_path.iterdir()) == []

@@ -208,6 +208,12 @@ def test_csv_and_json_have_every_digit() -> None:
     assert (content["verdicts"], content["warnings"], content["unfinished"]) == (["a verdict"], ["a warning"], [])
 
 
+def test_a_setting_judged_on_validation_comes_first() -> None:
+    runs = [run(None, model__dropout=0.1), run(0.9, model__dropout=0.0)]
+    runs[0].final = {"test/accuracy": 0.99}
+    assert [setting.judged_on for setting in grouped(*runs)] == ["validation", "test"]
+
+
 def test_what_is_no_seed_tells_no_runs_apart() -> None:
     (setting,) = grouped(run(0.99, seed=[0, 1], path="a"), run(0.98, seed=[0, 1], path="b"))
     assert len(setting.runs) == 2

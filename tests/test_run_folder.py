@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from short_runs import QUICK, QUIET, SHORT, events, scalars, train_in
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from parsimony import runs
 from parsimony.runs import Epoch, Result
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
@@ -143,3 +145,20 @@ def test_the_table_shows_final_and_best() -> None:
     assert rows[1].split() == ["validation", "75.00", "%", "loss", "0.5000", "87.50", "%", "loss", "0.2500"]
     assert rows[2].split()[-1] == "-"
     assert foot.startswith("1,234 parameters; 2 epochs in 60 s")
+
+
+@pytest.mark.parametrize(("change", "dirty"), [(None, False), ("new.txt", False), ("kept.txt", True)])
+def test_the_commit_and_whether_files_differ(change: str | None, dirty: bool, tmp_path: Path, monkeypatch) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    monkeypatch.setattr(runs, "PROJECT", tmp_path)
+    assert runs.commit() == (None, None)
+    git("init", "-q")
+    (tmp_path / "kept.txt").touch()
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    if change:
+        (tmp_path / change).write_text("changed")
+    assert runs.commit() == (git("rev-parse", "HEAD").strip(), dirty)

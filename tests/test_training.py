@@ -216,3 +216,22 @@ def test_other_loggers_alone(logger: str, run: Run) -> None:
     assert result.status == "completed"
     assert not list(Path(result.folder).glob("events.*"))
     assert (Path(result.folder) / "metrics.csv").exists() == (logger == "logger=csv")
+
+
+def test_a_schedule_ends_with_the_training(tmp_path: Path) -> None:
+    keys = ("optimizer=sgd", "optimizer.lr=0.1", "scheduler=cosine", "scheduler.warmup=0", "trainer.max_epochs=2")
+    found = scalars(train_in(tmp_path / "run", *QUICK, *keys, "trainer.log_every_n_steps=1"))
+    (rates,) = (values for tag, values in found.items() if tag.startswith("lr-"))
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * step / 10)) for step in range(10)])
+
+
+def test_training_starts_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("parsimony.engine.keep_freed_memory", lambda: started.append("memory kept"))
+    before = torch.get_num_threads()
+    try:
+        result = train_in(tmp_path / "run", *QUICK, "engine.threads=2")
+    finally:
+        torch.set_num_threads(before)
+    assert result.threads == 2
+    assert started == ["memory kept"]

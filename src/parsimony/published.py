@@ -7,8 +7,9 @@ the pictures of docs/records.md and what to expect into the header of each recip
 import json
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def read_runs(folder: Path) -> list[Result]:
 
 def recipe(config: Any) -> dict[str, Any]:
     """What of a run's config defines its recipe."""
-    parts = {key: OmegaConf.select(OmegaConf.create(config), key) for key in RECIPE}
+    whole = OmegaConf.create(config)
+    parts = {key: OmegaConf.select(whole, key) for key in RECIPE}
     if not (parts["distillation"] or {}).get("teacher"):
         parts["distillation"] = None  # what it would weigh is no part of a recipe without a teacher
     return {
@@ -106,7 +108,8 @@ def recipe(config: Any) -> dict[str, Any]:
     }
 
 
-def current_recipe(experiment: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+@cache
+def current_recipe(experiment: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """That of the experiment's config as it is now."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return recipe(compose("config", [f"experiment={experiment}", *overrides]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   parsimony predict RUN seven.png photo.jpg         files
-  parsimony predict RUN scans --format csv            every picture in a folder and below it
+  parsimony predict RUN scans --format csv          every picture in a folder and below it
   find . -name '*.png' | parsimony predict RUN -    those listed on standard input, one a line
 """
 AT_A_TIME = 250  # pictures; a reader of a pipe sees answers early, and a batch is large enough to be fast
