@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from parsimony.engine import Engine
 from parsimony.errors import InputError
 from parsimony.native import layers as native
-from parsimony.native.library import library
+from parsimony.native.library import Unavailable, library
 from parsimony.nets import cifar, mnist
 from parsimony.nets.layers import FastDropout
 
@@ -22,7 +22,19 @@ FAST = Engine(allocator=True, threads=None, channels_last=True, precision="auto"
 PLAIN = Engine(allocator=False, threads=None, channels_last=False, precision="32-true", layers="torch")
 
 
-@pytest.mark.parametrize("layers", ["native", "fast"])
+def compiles() -> bool:
+    try:
+        library()
+    except Unavailable:
+        return False
+    return True
+
+
+needs_a_compiler = pytest.mark.skipif(not compiles(), reason="no native layers without a C compiler")
+NATIVE = pytest.param("native", marks=needs_a_compiler)
+
+
+@pytest.mark.parametrize("layers", [NATIVE, "fast"])
 @pytest.mark.parametrize("network", [mnist.mnist_sep, mnist.mnist_narrow, cifar.cifar_sep, cifar.cifar_base])
 def test_one_step_agrees_with_the_plain_engine(network, layers: str) -> None:
     torch.manual_seed(0)
@@ -58,7 +70,7 @@ SWAPPED = {
 }
 
 
-@pytest.mark.parametrize("layers", SWAPPED)
+@pytest.mark.parametrize("layers", [NATIVE, "fast", "torch"])
 def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
     net = mnist.mnist_dropout()
     before = [(name, type(module)) for name, module in net.named_modules()]
@@ -70,14 +82,17 @@ def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in fast.state_dict().items())
 
 
-NATIVE_IN = {"32-true": "native", "bf16-mixed": "native", "64-true": "fast", "16-mixed": "fast"}
-
-
-@pytest.mark.parametrize(("precision", "on_cpu"), NATIVE_IN.items())
-def test_native_layers_are_for_a_cpu(precision: str, on_cpu: str) -> None:
+@needs_a_compiler
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_native_layers_are_for_a_cpu(precision: str) -> None:
     engine = dataclasses.replace(FAST, precision=precision)
-    assert engine.layers_on(on_gpu=False) == on_cpu
+    assert engine.layers_on(on_gpu=False) == "native"
     assert engine.layers_on(on_gpu=True) == "fast"
+
+
+@pytest.mark.parametrize("precision", ["64-true", "16-mixed"])
+def test_in_other_precisions_and_in_the_plain_engine_no_layer_is_native(precision: str) -> None:
+    assert dataclasses.replace(FAST, precision=precision).layers_on(on_gpu=False) == "fast"
     assert PLAIN.layers_on(on_gpu=False) == "torch"
 
 

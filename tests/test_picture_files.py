@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageCms
 
@@ -34,7 +35,15 @@ def test_a_picture_of_the_networks_own_shape_is_passed_on(name: str, saved) -> N
     assert not inverted
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I", "F"])
+YCBCR = pytest.param(
+    "YCbCr",
+    marks=pytest.mark.skipif(
+        int(PIL.__version__.partition(".")[0]) < 13, reason="an older Pillow does not read the YCbCr that it writes"
+    ),
+)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "CMYK", YCBCR, "LAB", "I", "F"])
 def test_every_mode_shows_the_same_digit(mode: str, saved) -> None:
     digit = Image.fromarray(DIGIT)
     if mode == "LAB":
