@@ -1,6 +1,7 @@
 """`python train.py ...` as a user runs it: in a process of its own, timed, its exit code and its two outputs read."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -107,3 +108,14 @@ def test_two_processes_make_one_run(command, tmp_path: Path) -> None:
     assert len(result.history) == 1
     assert [path.name for path in (tmp_path / "runs" / "mnist_narrow").iterdir()] == [Path(result.folder).name]
     assert {path.name for path in (Path(result.folder) / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_installed_without_conf_a_command_says_so(tmp_path: Path) -> None:
+    shutil.copytree(TRAIN.parent / "src" / "parsimony", tmp_path / "parsimony")  # as a wheel has it
+    command = [sys.executable, "-m", "parsimony.cli", "report", "runs"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: Parsimony was installed without its conf/. Install it from a clone, with pip install -e ."
+    )

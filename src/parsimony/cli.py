@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from parsimony.config import one_sentence_errors
+from parsimony.config import CONF, one_sentence_errors
+from parsimony.errors import InputError
 
 # Command: its module, whose main(arguments) parses the rest, so that only what is asked for is imported; what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -36,6 +37,10 @@ def main() -> None:
         parser.parse_args()  # shows the help or the mistake, and ends here
     command = sys.argv[1]
     with one_sentence_errors(), no_complaint_when_unread():
+        if not CONF.is_dir():
+            raise InputError(
+                "Parsimony was installed without its conf/. Install it from a clone, with pip install -e ."
+            )
         import_module(COMMANDS[command][0]).main(sys.argv[2:])
 
 
