@@ -224,15 +224,16 @@ def test_rotation_comes_after_scale_and_before_shift() -> None:
 
 
 def test_random_affine_stays_within_its_limits_and_reaches_them() -> None:
-    """A dot's place tells the shift, two dots' places the angle and the scale."""
+    """The places that dots go to tell the shift, the angle, the scale and the shear."""
     n, side = 4000, 41
     y, x = torch.meshgrid(*[torch.arange(side) - 20.0] * 2, indexing="ij")
 
-    def blob(right: float) -> Tensor:  # a soft dot, so that its centre of mass survives resampling
-        return (255 * torch.exp(-((x - right) ** 2 + y**2) / 8)).byte().view(1, 1, side, side).expand(n, -1, -1, -1)
+    def blob(right: float, down: float) -> Tensor:  # a soft dot, so that its centre of mass survives resampling
+        dot = torch.exp(-((x - right) ** 2 + (y - down) ** 2) / 8)
+        return (255 * dot).byte().view(1, 1, side, side).expand(n, -1, -1, -1)
 
-    def centres(augment: Augment, right: float) -> tuple[Tensor, Tensor]:
-        out = run(augment, blob(right))[:, 0]
+    def centres(augment: Augment, right: float, down: float = 0) -> tuple[Tensor, Tensor]:
+        out = run(augment, blob(right, down))[:, 0]
         mass = out.sum((1, 2))
         return (out * x).sum((1, 2)) / mass, (out * y).sum((1, 2)) / mass
 
@@ -253,6 +254,13 @@ def test_random_affine_stays_within_its_limits_and_reaches_them() -> None:
     assert right.max() == pytest.approx(12, abs=0.1)
     assert right.min() == pytest.approx(8, abs=0.1)
     assert down.abs().max() < 0.05
+
+    right, down = centres(Augment(shear=30), 0, down=-10)
+    shear = torch.rad2deg(torch.atan(right / -down))
+    assert shear.max() == pytest.approx(30, abs=0.5)
+    assert shear.min() == pytest.approx(-30, abs=0.5)
+    assert shear.std() == pytest.approx(30 / math.sqrt(3), rel=0.05)
+    assert (down + 10).abs().max() < 0.05
 
 
 def test_brightness_adds_and_contrast_stretches_about_the_mean() -> None:

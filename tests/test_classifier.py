@@ -149,6 +149,16 @@ def test_settings_that_an_optimizer_or_schedule_refuses(optimizer, scheduler, me
         classifier.optimizer_and_schedule(total_steps=10, max_epochs=1)
 
 
+def test_trying_a_step_leaves_the_network_as_it_was() -> None:
+    decaying = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)  # it moves weights without a gradient, too
+    classifier = Classifier(make_net(), decaying, schedules.constant, classes=3)
+    classifier.check_optimizer(max_epochs=1)
+    untouched = make_net()
+    for ours, theirs in zip(classifier.net.parameters(), untouched.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.grad is None
+
+
 def test_the_pace_is_that_of_the_training() -> None:
     classifier = make_classifier()
     fit(classifier)

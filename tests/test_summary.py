@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from parsimony.errors import InputError
 from parsimony.nets import cifar, mnist
+from parsimony.nets.layers import Residual
 from parsimony.summary import Layer, check_budget, summarize
 
 NETWORKS = [
@@ -91,7 +92,7 @@ def test_kernels_need_not_be_square() -> None:
     assert [layer.receptive_field for layer in summarize(net, (1, 9, 9)).layers] == [5, 5, 6]
 
 
-class Residual(nn.Module):
+class Adding(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 2, 3, padding=1, bias=False)
@@ -102,10 +103,18 @@ class Residual(nn.Module):
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    conv, residual, last = summarize(nn.Sequential(Residual(), nn.Conv2d(2, 1, 3)), (2, 8, 8)).layers
+    conv, residual, last = summarize(nn.Sequential(Adding(), nn.Conv2d(2, 1, 3)), (2, 8, 8)).layers
     assert (conv.name, conv.parameters, conv.receptive_field) == ("0.conv", 36, 3)
-    assert (residual.name, residual.kind, residual.parameters) == ("0", "Residual", 2)
+    assert (residual.name, residual.kind, residual.parameters) == ("0", "Adding", 2)
     assert (last.receptive_field, last.jump, last.macs) == (None, None, 36 * 18)
+
+
+def test_a_residual_sum_sees_what_its_layers_see() -> None:
+    block = Residual(nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1))
+    layers = summarize(nn.Sequential(nn.MaxPool2d(2), block, nn.Conv2d(2, 1, 3)), (2, 16, 16)).layers
+    assert [(layer.receptive_field, layer.jump) for layer in layers if layer.kind != "Residual"] == [
+        (2, 2), (6, 2), (10, 2), (14, 2),
+    ]  # fmt: skip
 
 
 class NormReLU(nn.BatchNorm2d):

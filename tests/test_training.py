@@ -78,6 +78,7 @@ def test_the_best_epoch_is_that_of_the_checkpoint(run: Run) -> None:
     result = run(*QUICK, *keys, "trainer.max_epochs=3", "+callbacks.best.every_n_epochs=2")
     assert result.best.epoch == torch.load(Path(result.folder) / "checkpoints" / "best.ckpt")["epoch"] + 1 == 2
     assert result.best.validation["accuracy"] == result.history[1]["val/accuracy"]
+    assert result.seconds["epoch"] == sorted(epoch["seconds"] for epoch in result.history)[1]  # the median of three
 
 
 def test_low_precision_trains_and_draws(run: Run) -> None:
