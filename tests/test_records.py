@@ -88,7 +88,8 @@ def test_the_picture_has_all_of_one_task() -> None:
         figure = pareto("mnist", [tiny, ablation, narrower, replace(tiny, network="cifar_tiny")])
     (axes,) = figure.axes
     drawn = {line.get_label().split(",")[0]: len(line.get_xdata()) for line in axes.lines}
-    assert drawn == {"ours": 2, "public": sum(entry["task"] == "mnist" for entry in public())}
+    others = sum(entry["task"] == "mnist" for entry in public())
+    assert drawn == {"ours": 2, "their Pareto front": 2, "public": others}
     assert {text.get_text() for text in axes.texts} == {"mnist_tiny", "mnist_tiny, 3 wide"}
 
 

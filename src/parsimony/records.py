@@ -16,7 +16,7 @@ from matplotlib.ticker import StrMethodFormatter
 from omegaconf import OmegaConf
 
 from parsimony.published import RESULTS, Row, read_runs, spread
-from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, scale
+from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, pareto_front, scale
 
 Records = dict[str, dict[str, Any]]
 TIME = RESULTS / "record_time.json"  # written by benchmarks/record_time.py
@@ -136,7 +136,7 @@ def public() -> list[dict[str, Any]]:
 def pareto(task: str, rows: Sequence[Row]) -> Figure:
     """Accuracy against parameters of `task` (mnist or cifar): our means over seeds, the originals, public figures.
 
-    Of the ablations those that change a record's size.
+    Of the ablations those that change a record's size. The line is the Pareto front of ours.
     """
     drawn = [row for row in rows if row.runs and row.network.startswith(task)]
     whole = {_size(row) for row in drawn if not row.change}
@@ -160,7 +160,10 @@ def pareto(task: str, rows: Sequence[Row]) -> Figure:
     scale(axes, errors=True)
     names = [f"{row.network}, {_change(row)}" if row.change else row.network for row in drawn]
     places = [(parameters, float(error(accuracy))) for parameters, accuracy, _ in ours]
-    label_points(axes, dict(zip(places, names, strict=True)))
+    front = pareto_front(places)
+    if front:
+        axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], linewidth=1, label="their Pareto front")
+    label_points(axes, dict(zip(places, names, strict=True)), first=front)
     figure.legend(loc="outside lower center", ncols=1, fontsize=9)
     return figure
 

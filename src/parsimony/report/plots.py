@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +135,12 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
         return None
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    front: list[tuple[int, float]] = []
-    others: list[tuple[int, float]] = []
+    front = pareto_front((parameters, error(accuracy.mean)) for parameters, accuracy, _ in points)
     labels = {}
     for parameters, accuracy, setting in sorted(points, key=lambda point: (point[0], -point[1].mean)):
         point, sd = (parameters, error(accuracy.mean)), accuracy.sd or 0
-        on_front = not front or point[1] < front[-1][1]
-        (front if on_front else others).append(point)
         bar = [[point[1] - error(accuracy.mean + sd)], [error(accuracy.mean - sd) - point[1]]]
-        axes.errorbar(*point, bar, fmt="o", color=COLOURS[0] if on_front else GREY, capsize=3)
+        axes.errorbar(*point, bar, fmt="o", color=COLOURS[0] if point in front else GREY, capsize=3)
         labels[point] = setting.label()
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS[0], linewidth=1)
     axes.set_xscale("log")
@@ -151,18 +148,27 @@ def accuracy_against_parameters(settings: Sequence[Setting]) -> Figure | None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set(xlabel="parameters", ylabel=f"{points[0][2].judged_on} accuracy (%)")
     scale(axes, errors=True)
-    label_points(axes, {point: labels[point] for point in front + others})
+    label_points(axes, labels, first=front)
     return figure
 
 
-def label_points(axes: Axes, labels: dict[tuple[int, float], str]) -> None:
-    """Writes each beside its point; one that has no room there is left out."""
+def pareto_front(points: Iterable[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Of (parameters, error) those that no other beats with as few parameters, by size."""
+    front: list[tuple[int, float]] = []
+    for point in sorted(points):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def label_points(axes: Axes, labels: dict[tuple[int, float], str], first: Sequence[tuple[int, float]] = ()) -> None:
+    """Writes each beside its point, those of the points in `first` before others; one that has no room is left out."""
     axes.get_figure().draw_without_rendering()  # type: ignore[union-attr]
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(list(labels))]
-    for point, label in labels.items():
+    for point in sorted(labels, key=lambda point: point not in first):
         for across, up in ((6, 4), (6, -4), (-6, 4), (-6, -4)):
             side: Any = {"ha": "left" if across > 0 else "right", "va": "bottom" if up > 0 else "top", "fontsize": 8}
-            text = axes.annotate(label, point, (across, up), textcoords="offset points", **side)
+            text = axes.annotate(labels[point], point, (across, up), textcoords="offset points", **side)
             box = text.get_window_extent()
             if box.x0 > axes.bbox.x0 and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
