@@ -90,5 +90,7 @@ def test_what_has_no_card(parsimony, tmp_path: Path) -> None:
     assert "mnist_narrow, seed 0, is not: interrupted." in str(parsimony(tmp_path))
     with pytest.raises(InputError, match="several recipes"):
         card(Row("net", [RUN, replace(RUN, config={**RUN.config, "label_smoothing": 0.1})], seeds=2))
+    with pytest.raises(InputError, match="several data files"):
+        card(Row("net", [RUN, replace(RUN, data={**RUN.data, "sha256": {"a.npz": "12"}})], seeds=2))
     shutil.rmtree(tmp_path)
     assert "There is no result in" in str(parsimony(tmp_path))

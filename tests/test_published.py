@@ -51,7 +51,7 @@ def made_up(seed: int = 0, final: float = 0.9944, best: float = 0.9950) -> Resul
         device="a CPU, 2 cores",
         precision="32-true",
         threads=1,
-        data={"name": "mnist"},
+        data={"name": "mnist", "publisher": True},
         config={"data": {"batch_size": 128}},
     )
 
@@ -149,6 +149,12 @@ def test_a_verdict_compares_what_is_printed(reported: float | None, verdict: str
     published = row(made_up(0, 0.9943), made_up(1, 0.9944), made_up(2, 0.99446), reported=reported)
     assert published.verdict == verdict  # sd 0.008: one more run may differ by 4.30 * 0.008 * sqrt(4 / 3) = 0.04
     assert "noise" not in replace(published, group="record").verdict
+
+
+def test_a_verdict_says_where_the_data_are_not_those_of_the_original() -> None:
+    copy = replace(made_up(), data={"name": "mnist (a copy)", "publisher": False})
+    assert row(copy, reported=99.20).verdict == "beaten by 0.24, on a copy"
+    assert row(copy, reported=99.25).verdict == "beaten by 0.19, within noise, on a copy"
 
 
 def test_one_run_tells_less_than_several() -> None:

@@ -75,7 +75,7 @@ def test_the_tables_of_made_up_runs() -> None:
     # The difference is of seeds 0 and 1, which both have.
     lines = ablation_table([record], [ablation, row(change="muon")]).splitlines()
     assert (
-        lines[-1] == "| | no ema | `callbacks=[default]` | 2,472 | 99.36 ± 0.08 % (n=2) | -0.09 |"
+        lines[-1] == "| | no ema | `callbacks=[default]` | 2,472 | 99.36 ± 0.08 % (n=2) | -0.09 ± 0.13 |"
     )  # of seeds 0 and 1
     assert ablation_table([row()], []) == "Not run yet."
 

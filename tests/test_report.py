@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,65 @@ def test_one_run_each_is_compared_with_the_binomial_noise() -> None:
     )
     unknown = [run(0.9 + rate, model__dropout=rate, evaluated_on=None) for rate in (0.0, 0.05)]
     assert "whether this lead exceeds the noise is not known" in verdicts(grouped(*unknown))[0]
+
+
+def test_seeds_of_one_setting_tell_of_the_noise_of_the_other() -> None:
+    """sd 3.61 points and n=5: 2.78 x 3.61 x sqrt(1 + 1 / 5) is 10.98; binomial noise would be 1.29."""
+    several = seeds([0.80, 0.86, 0.90, 0.84, 0.85], model__dropout=0.1)
+    (sentence,) = verdicts(grouped(run(0.90, model__dropout=0.0), *several))
+    assert sentence.endswith(
+        "is within the noise of 10.98 points (one run beside 5 seeds of the other setting, at 95 %)."
+    )
+
+
+def test_the_binomial_noise_is_that_of_each_settings_images() -> None:
+    """1.96 x sqrt(0.985 x 0.015 / 10,000 + 0.975 x 0.025 / 500) is 1.39 points."""
+    many, few = (f"{n} images of the training set" for n in ("10,000", "500"))
+    runs = [run(0.985, model__dropout=0.0, evaluated_on=many), run(0.975, model__dropout=0.1, evaluated_on=few)]
+    assert "is within the noise of 1.39 points (binomial over 10,000 and 500 images" in verdicts(grouped(*runs))[0]
+
+
+def test_seeds_that_agree_by_chance_do_not_make_every_lead_count() -> None:
+    few = "100 images of the training set"
+    runs = [run(a, seed=s, model__dropout=1 - a, evaluated_on=few) for a in (0.97, 0.96) for s in (0, 1)]
+    assert verdicts(grouped(*runs))[0].endswith("(binomial over 100 images at 95 %; the seeds agree exactly).")
+    assert "is within the noise of 5.09 points" in verdicts(grouped(*runs))[0]
+
+
+def test_runs_on_other_files_are_no_seeds_of_one_setting() -> None:
+    copies = seeds([0.8, 0.81], data="cifar10 (copy)", files="cifar10 (copy), 01234567")
+    settings = grouped(*copies, run(0.9, seed=1, data="cifar10", files="cifar10"))
+    assert [setting.label() for setting in settings] == [
+        "data files=cifar10",
+        "data files=cifar10 (copy), 01234567",
+    ]
+    assert [setting.n for setting in settings] == [1, 2]
+
+
+def test_a_result_tells_its_files(tmp_path: Path) -> None:
+    sums = {"a.bin": "12", "b.bin": "34"}
+    for place, publisher in (("own", True), ("copy", False)):
+        our_run(tmp_path / place, data={"name": place, "publisher": publisher, "sha256": sums})
+    files = {Path(each.path).name: each.files for each in read_runs([tmp_path])[0]}
+    assert files == {"own": "own", "copy": f"copy, {sha256(json.dumps(sums).encode()).hexdigest()[:8]}"}
+
+
+def test_what_a_settings_n_and_epochs_are() -> None:
+    """A run whose loss is no number counts as no sample; runs may stop early."""
+    runs = [run(None, seed=seed, epochs=epochs) for seed, epochs in enumerate((6, 19, 7))]
+    for each, loss in zip(runs, (0.3, float("nan"), float("nan")), strict=True):
+        each.final["validation/loss"] = loss
+    cells = table.columns(grouped(*runs))
+    assert (cells["n"], cells["epochs"]) == (["1 of 3"], ["6 to 19"])
+    (row,) = table.records(grouped(*runs))
+    assert (row["n"], row["epochs"]) == (1, "6 to 19")
+    runs = seeds([0.9, 0.91])
+    for each, epochs in zip(runs, (2, 10), strict=True):
+        each.epochs = epochs
+        del each.hyperparameters["trainer.max_epochs"]  # another program's run
+    problems: list[str] = []
+    group(runs, problems)
+    assert [problem.partition(" and ")[2] for problem in problems] == ["others of its setting ran for 2 to 10 epochs"]
 
 
 def test_settings_that_only_have_the_test_set_win_with_a_reservation() -> None:
@@ -348,6 +408,26 @@ def test_a_curve_is_the_mean_of_its_seeds_and_a_band_of_their_sd(sweep: Path) ->
     assert list(best.get_ydata()) == pytest.approx([0.0401, 0.0301, 0.0201])
     band = axes.collections[-1].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(0.0201 - 0.0005 * 2**0.5)
+
+
+def test_a_curve_ends_with_its_shortest_run() -> None:
+    """Or its mean would jump where a seed leaves it."""
+    short, long = seeds([0.93, 0.87])
+    short.series = {"validation/accuracy": {1.0: 0.91, 2.0: 0.93}}
+    long.series = {"validation/accuracy": {1.0: 0.81, 2.0: 0.83, 3.0: 0.87}}
+    figure = plots.curves(grouped(short, long), "epoch")
+    assert figure is not None
+    (line,) = figure.axes[0].lines
+    assert list(line.get_xdata()) == [1, 2]
+    assert list(line.get_ydata()) == pytest.approx([1 - 0.86, 1 - 0.88])
+
+
+def test_a_setting_judged_on_other_images_has_no_colour_in_the_heat_map() -> None:
+    runs = [run(0.9, model__dropout=d, optimizer__lr=lr) for d in (0.0, 0.1) for lr in (0.1, 0.2)]
+    runs[3].final = {"test/accuracy": 0.95}
+    figure = plots.heat_map(grouped(*runs))
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].texts].count("test only") == 1
 
 
 def test_heat_map_in_the_order_of_numbers(sweep: Path) -> None:

@@ -47,6 +47,13 @@ def test_the_calibration_error_is_the_mean_distance_of_confidence_from_accuracy(
     assert calibration_error(both, torch.cat([right_in_six, torch.ones(10).long()])) == pytest.approx((0.3 + 0.4) / 2)
 
 
+def test_the_last_bin_of_confidence_has_one_in_it() -> None:
+    """1,000 answers in one bin, 985 of them right; their confidence is 0.98 on average."""
+    sure = torch.tensor([[1.0, 0.0]] * 600 + [[0.95, 0.05]] * 400)
+    right = torch.tensor([1] * 15 + [0] * 985)
+    assert calibration_error(sure, right) == pytest.approx(0.005, abs=1e-5)
+
+
 def test_the_loss_is_the_cross_entropy() -> None:
     logits = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).double()
     labels = torch.arange(20) % 5

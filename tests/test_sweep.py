@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from parsimony.runs import PROJECT, Result
+from parsimony.runs import PROJECT, Epoch, Result
 from parsimony.sweeps.job import _prepare
-from parsimony.sweeps.plan import LONGEST_NAME, folder_name
+from parsimony.sweeps.plan import LONGEST_NAME, Plan, folder_name
+from parsimony.sweeps.running import best_figure
 from parsimony.sweeps.sharing import cores, gpus, place, share
 from parsimony.sweeps.start import _share_machine
 
@@ -265,6 +266,21 @@ def test_a_missing_extra_is_named(
 )
 def test_a_runs_folder_is_readable_and_safe(number: int, setting: list[str], name: str) -> None:
     assert folder_name(number, setting) == name
+
+
+def test_where_seeds_are_swept_the_best_setting_is_the_one_of_the_best_mean() -> None:
+    def ended(accuracy: float, *overrides: str) -> Result:
+        return Result("net", list(overrides), seed=0, best=Epoch(1, validation={"accuracy": accuracy}))
+
+    def best(runs: list[Result], *swept: str) -> str:
+        return best_figure(Plan(command=[], over=[], swept=list(swept), runs=6, at_once=1, pid=0), runs)
+
+    none = [ended(score, "model.dropout=0", f"seed={seed}") for seed, score in enumerate((0.990, 0.990, 0.991))]
+    some = [ended(score, "model.dropout=0.1", f"seed={seed}") for seed, score in enumerate((0.980, 0.985, 0.9915))]
+    assert best(none + some, "model.dropout", "seed") == "best mean 99.03 ± 0.06 % (n=3): model.dropout=0"
+    assert best(none[:1] + some[:1], "model.dropout") == "best 99.00 %: model.dropout=0"
+    assert best(none, "seed") == "mean 99.03 ± 0.06 % (n=3)"
+    assert best([], "seed") == ""
 
 
 @pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 16, 40])

@@ -40,6 +40,8 @@ def _check(runs: list[Result]) -> None:
             raise InputError(f"A card is of completed runs, and {run.name}, seed {run.seed}, is not: {run.status}.")
     if any(recipe(run.config) != recipe(runs[0].config) for run in runs):
         raise InputError("These runs were made by several recipes: make a card of those of one recipe.")
+    if any(run.data.get("sha256") != runs[0].data.get("sha256") for run in runs):
+        raise InputError("These runs were made with several data files: make a card of those of one.")
 
 
 def _files(row: Row) -> str:

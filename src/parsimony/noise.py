@@ -18,15 +18,25 @@ def student(freedom: int) -> float:
 def of_one_more_run(accuracies: Sequence[float], images: int | None) -> float:
     """How far one more run may land from the mean of those with these `accuracies` (0 to 1): their prediction interval.
 
-    A single run shows no spread: then it is the binomial difference of two runs over as many `images`; 0 where that
-    number is not known.
+    A single run shows no spread: then it is the binomial difference of two runs over as many `images`, though seeds may
+    differ by more; 0 where that number is not known.
     """
     n = len(accuracies)
     if n == 1:
-        return binomial(accuracies[0], accuracies[0], images=images) if images else 0.0
-    return student(n - 1) * statistics.stdev(accuracies) * math.sqrt(1 + 1 / n)
+        return binomial((accuracies[0], images), (accuracies[0], images)) if images else 0.0
+    return one_more(statistics.stdev(accuracies), n)
 
 
-def binomial(*accuracies: float, images: int) -> float:
-    """How far two single runs with these `accuracies` (0 to 1) may be apart, over as many `images`."""
-    return NORMAL * math.sqrt(sum(p * (1 - p) / images for p in accuracies))
+def of_mean(values: Sequence[float]) -> float:
+    """How far the mean of two or more `values` may lie from that of all there could be: its confidence interval."""
+    return student(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def one_more(sd: float, n: int) -> float:
+    """How far one more run may land from the mean of `n`, 2 or more, whose standard deviation is `sd`."""
+    return student(n - 1) * sd * math.sqrt(1 + 1 / n)
+
+
+def binomial(*runs: tuple[float, int]) -> float:
+    """How far two single runs may be apart, each given by its accuracy (0 to 1) and how many images showed it."""
+    return NORMAL * math.sqrt(sum(accuracy * (1 - accuracy) / images for accuracy, images in runs))

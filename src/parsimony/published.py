@@ -72,17 +72,21 @@ class Row:
     def verdict(self) -> str:
         """Our mean beside the reported figure, both as they are printed.
 
-        An original's is of a single run: what one more run of ours may differ by from our mean is within noise.
+        An original's is of a single run, on the publisher's data: what one more run of ours may differ by from our mean
+        is within noise.
         """
         if not self.runs or self.reported is None:
             return ""
         lead = round(round(statistics.mean(self.accuracies()), 2) - self.reported, 2)
-        if lead == 0:
-            return "met"
-        verdict = f"beaten by {lead:.2f}" if lead > 0 else f"below by {-lead:.2f}"
-        images = TEST_IMAGES.get(self.runs[0].data["name"].partition(" ")[0])
+        verdict = "met" if lead == 0 else f"beaten by {lead:.2f}" if lead > 0 else f"below by {-lead:.2f}"
+        if self.group != "reproduce":
+            return verdict
+        data = self.runs[0].data
+        images = TEST_IMAGES.get(data["name"].partition(" ")[0])
         noise = of_one_more_run([accuracy / 100 for accuracy in self.accuracies()], images)
-        return f"{verdict}, within noise" if self.group == "reproduce" and abs(lead) <= 100 * noise else verdict
+        if lead and abs(lead) <= 100 * noise:
+            verdict += ", within noise"
+        return verdict if data["publisher"] else f"{verdict}, on a copy"
 
 
 def rows(results: Path = RESULTS) -> list[Row]:

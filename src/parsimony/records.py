@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from omegaconf import OmegaConf
 
+from parsimony.noise import of_mean
 from parsimony.published import RESULTS, Row, read_runs, spread
 from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, pareto_front, scale
 
@@ -81,7 +82,7 @@ def record_table(rows: Sequence[Row]) -> str:
 def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
     """What one change does to each record, in points, over the seeds that both have."""
     lines = [
-        "| record | change | by | parameters | test accuracy: mean ± sd (runs) | difference over the same seeds |",
+        "| record | change | by | parameters | test accuracy: mean ± sd (runs) | difference, seed by seed: 95 % |",
         "|---|---|---|--:|--:|--:|",
     ]
     for row in rows:
@@ -93,6 +94,8 @@ def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
             found = {run.seed: accuracy for run, accuracy in zip(ablation.runs, ablation.accuracies(), strict=True)}
             both = [found[seed] - whole[seed] for seed in found.keys() & whole.keys()]
             difference = f"{statistics.mean(both):+.2f}" if both else "-"
+            if len(both) > 1:
+                difference += f" ± {of_mean(both):.2f}"
             by = f"`{' '.join(ablation.overrides)}`"
             cells = [_change(ablation), by, f"{_size(ablation):,}", spread([*found.values()]), difference]
             lines.append(f"| | {' | '.join(cells)} |")
@@ -150,7 +153,7 @@ def pareto(task: str, rows: Sequence[Row]) -> Figure:
     others = [(entry["parameters"], entry["accuracy"] / 100) for entry in public() if entry["task"] == task]
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
-    _scatter(axes, others, "public, single runs, many picked by their best test epoch", "s", GREY)
+    _scatter(axes, others, "public, single runs, some picked by their best test epoch", "s", GREY)
     _scatter(axes, originals, "the originals, single runs", "^", COLOURS[1])
     _scatter(axes, [point[:2] for point in ours], "ours, means over seeds, final epoch", "o", COLOURS[0])
     axes.set_xscale("log")

@@ -109,7 +109,8 @@ def heat_map(settings: Sequence[Setting]) -> Figure | None:
             spread = f"± {100 * accuracy.sd:.2f}\n" if accuracy.sd is not None else ""
             texts[down, across] = f"{100 * accuracy.mean:.2f}\n{spread}n={accuracy.n}"
         else:
-            texts.setdefault((down, across), "not ended")
+            why = f"{setting.judged_on} only" if accuracy else "no accuracy" if setting.runs else "not ended"
+            texts.setdefault((down, across), why)
     figure = Figure(figsize=(2.2 + 1.05 * len(columns), 1.6 + 0.75 * len(rows)), layout="constrained")
     axes = figure.subplots()
     low = _low_end(grid)
@@ -218,11 +219,14 @@ def _line(axes: Axes, points: dict[float, list[float]], what: str, place: int) -
 
 
 def _points(setting: Setting, what: str) -> dict[float, list[float]]:
-    """x -> the value of each run; of the runs that ended, if any did."""
+    """x -> the value of each run; of the runs that ended, if any did, as far as all of them went."""
+    series = [run.series[what] for run in setting.runs or setting.unfinished if run.series.get(what)]
+    end = min(map(max, series), default=0.0)
     points: dict[float, list[float]] = {}
-    for run in setting.runs or setting.unfinished:
-        for x, value in run.series.get(what, {}).items():
-            points.setdefault(x, []).append(value)
+    for run in series:
+        for x, value in run.items():
+            if x <= end:
+                points.setdefault(x, []).append(value)
     return points
 
 

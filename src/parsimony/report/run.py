@@ -1,5 +1,7 @@
 """One run, from what its folder holds."""
 
+import hashlib
+import json
 import re
 import time
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ class Run:
     images_per_second: float | None = None
     evaluated_on: str | None = None  # what each epoch was scored on, in the words of result.json
     data: str | None = None
+    files: str | None = None  # the data's name; for a copy with the beginning of its checksum; None: not known
 
 
 def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
@@ -78,6 +81,7 @@ def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
         images_per_second=result.images_per_second,
         evaluated_on=result.validation,
         data=result.data.get("name"),
+        files=_files(result.data),
     )
 
 
@@ -120,6 +124,13 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     if age < ALIVE:
         warnings.append(f"{path}: written to {_duration(age)} ago, so it may still be running")
     return run
+
+
+def _files(data: dict[str, Any]) -> str | None:
+    if not data.get("sha256") or data.get("publisher"):
+        return data.get("name")
+    checksum = hashlib.sha256(json.dumps(data["sha256"], sort_keys=True).encode()).hexdigest()
+    return f"{data.get('name')}, {checksum[:8]}"
 
 
 def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parsimony.config import printable
-from parsimony.noise import TEST_IMAGES, binomial, student
+from parsimony.noise import TEST_IMAGES, binomial, one_more, student
 from parsimony.report.run import PLACES, SEEDS, Run
+
+FILES = "data files"  # what settings of the same hyperparameters are told apart by
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ class Setting:
     def accuracy(self) -> Mean | None:
         return self.mean(f"{self.judged_on}/accuracy")
 
+    @property
+    def n(self) -> int:
+        """Its runs that came to a figure: one whose loss is no number has none."""
+        judged = self.accuracy or self.mean("validation/loss")
+        return judged.n if judged else len(self.runs)
+
+    @property
+    def epochs(self) -> str:
+        """How many, from its shortest run to its longest."""
+        lengths = [run.epochs for run in self.runs if run.epochs]
+        return " to ".join(map(str, sorted({min(lengths), max(lengths)}))) if lengths else ""
+
     def mean(self, what: str) -> Mean | None:
         return Mean.of(run.final.get(what) for run in self.runs)
 
@@ -61,7 +75,7 @@ class Setting:
 
 
 def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
-    """The settings of `runs`, best first. A run refused before it had a config is in none."""
+    """The settings of `runs`, best first; other data files make another. Of a run without a config there is none."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         if run.ended or run.hyperparameters:
@@ -69,13 +83,20 @@ def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
             grouped.setdefault(key, []).append(run)
     settings = []
     for members in grouped.values():
-        by_seed: dict[Any, Run] = {}
+        by_files: dict[str | None, dict[Any, Run]] = {}
         for run in filter(lambda run: run.ended, members):
+            by_seed = by_files.setdefault(run.files, {})
             seed = run.seed if isinstance(run.seed, int | float | str) else run.path
             if seed in by_seed:  # the same again is no second sample of the noise
                 warnings.append(f"{by_seed[seed].path} is left out: {run.path} has its setting and its seed")
             by_seed[seed] = run
-        settings.append(Setting(list(by_seed.values()), [run for run in members if not run.ended]))
+        unfinished = [run for run in members if not run.ended]
+        for ended in list(by_files.values()) or [{}]:
+            setting = Setting(list(ended.values()), unfinished)
+            if " to " in setting.epochs and "trainer.max_epochs" not in setting.first.hyperparameters:
+                warnings.append(f"{setting.first.path} and others of its setting ran for {setting.epochs} epochs")
+            settings.append(setting)
+            unfinished = []
     _tell_apart(settings)
     return sorted(settings, key=_rank)
 
@@ -149,16 +170,21 @@ def _noise(best: Setting, following: Setting) -> tuple[float | None, str]:
     a, b = best.accuracy, following.accuracy
     assert a is not None
     assert b is not None
-    if a.sd is not None and b.sd is not None:
+    if a.sd is not None and b.sd is not None and a.sd + b.sd > 0:
         variances = a.sd**2 / a.n, b.sd**2 / b.n
-        if not sum(variances):
-            return 0.0, "the seeds agree exactly"
         freedom = sum(variances) ** 2 / (variances[0] ** 2 / (a.n - 1) + variances[1] ** 2 / (b.n - 1))
         return student(int(freedom + 1e-9)) * math.sqrt(sum(variances)), "Welch's t-test over the seeds at 95 %"
-    images = _images(best.first)
-    if images is None:
-        return None, "there is one seed, and no record of how many images were scored"
-    return binomial(a.mean, b.mean, images=images), f"binomial over {images:,} images at 95 %; one seed shows no other"
+    several = a if a.sd is not None else b
+    of_seeds = one_more(several.sd, several.n) if several.sd else 0.0
+    counts = [_images(setting.first) for setting in (best, following)]
+    runs = [(mean.mean, count) for mean, count in zip((a, b), counts, strict=True) if count]
+    of_images = binomial(*runs) if len(runs) == 2 else 0.0
+    if of_seeds > of_images:
+        return of_seeds, f"one run beside {several.n} seeds of the other setting, at 95 %"
+    why = "one seed shows no other" if a.sd is None or b.sd is None else "the seeds agree exactly"
+    if not of_images:
+        return None, f"{why}, and how many images were scored is not recorded"
+    return of_images, f"binomial over {' and '.join(f'{n:,}' for n in dict.fromkeys(counts))} images at 95 %; {why}"
 
 
 def _images(run: Run) -> int | None:
@@ -186,7 +212,7 @@ def _tell_apart(settings: Sequence[Setting]) -> None:
     leaves = {key for setting in judged for key in setting.first.hyperparameters}
     groups = {key for key in typed - leaves if "." not in key}  # model=mnist_narrow
     known = [""] * len(judged)
-    for key in ["name", *sorted(groups), *sorted(typed & leaves), *sorted(leaves - typed)]:
+    for key in ["name", *sorted(groups), *sorted(typed & leaves), *sorted(leaves - typed), FILES]:
         values = [repr(_value(setting, key)) for setting in judged]
         refined = [f"{before}|{value}" for before, value in zip(known, values, strict=True)]
         if len(set(refined)) > len(set(known)) or (key in typed & leaves and len(set(values)) > 1):
@@ -198,6 +224,8 @@ def _tell_apart(settings: Sequence[Setting]) -> None:
 def _value(setting: Setting, key: str) -> Any:
     if key == "name":
         return setting.first.name
+    if key == FILES:
+        return setting.first.files
     return setting.first.hyperparameters.get(key, _typed(setting).get(key))
 
 

@@ -8,7 +8,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NoReturn
@@ -56,7 +56,8 @@ class Sweep:
         if failed := self.plan.runs - len(completed):
             sys.exit(f"error: {failed} of {self.plan.runs} runs failed: {self._reasons()}. Results in {self.folder}")
         took = _duration(time.monotonic() - self.began)
-        print(f"{' | '.join(filter(None, [f'{len(completed)} runs completed in {took}', self._figure()]))}")
+        parts = [f"{len(completed)} runs completed in {took}", best_figure(self.plan, completed)]
+        print(" | ".join(filter(None, parts)))
         print(f"results in {self.folder}; to see their curves: tensorboard --logdir {self.folder}", flush=True)
 
     def stopped(self, code: Any) -> NoReturn:
@@ -98,7 +99,13 @@ class Sweep:
             if outcome == "completed" and accuracy is not None:
                 outcome = f"{100 * accuracy:.2f} %"
             setting = " ".join(self.plan.setting(result.overrides))
-            parts = [f"{len(self.results)}/{self.plan.runs}", outcome, setting, self._figure(), self._left()]
+            parts = [
+                f"{len(self.results)}/{self.plan.runs}",
+                outcome,
+                setting,
+                best_figure(self.plan, self._completed()),
+                self._left(),
+            ]
             print("  ".join(filter(None, parts)), flush=True)
 
     def _new_results(self) -> Iterator[tuple[Path, Result]]:
@@ -115,20 +122,6 @@ class Sweep:
 
     def _completed(self) -> list[Result]:
         return [result for result in self.results.values() if result.status == "completed"]
-
-    def _figure(self) -> str:
-        """The best validation accuracy; over seeds, between which there is nothing to choose, the mean."""
-        runs = {run.folder: run for run in self._completed()}
-        scores = {
-            name: 100 * run.best_validation_accuracy for name, run in runs.items() if run.best_validation_accuracy
-        }
-        if not scores:
-            return ""
-        if self.plan.swept == ["seed"]:
-            spread = f" ± {statistics.stdev(scores.values()):.2f}" if len(scores) > 1 else ""
-            return f"mean {statistics.mean(scores.values()):.2f}{spread} % (n={len(scores)})"
-        best = max(scores, key=scores.__getitem__)
-        return f"best {scores[best]:.2f} %: {' '.join(self.plan.setting(runs[best].overrides))}"
 
     def _left(self) -> str:
         """By the runs that trained: one that is refused takes no time."""
@@ -147,6 +140,27 @@ class Sweep:
         return "; ".join(
             told[:MOST_REASONS] + [f"and {len(told) - MOST_REASONS} other reasons"] * (len(told) > MOST_REASONS)
         )
+
+
+def best_figure(plan: Plan, completed: Iterable[Result]) -> str:
+    """The validation accuracy of the best setting so far, and which that is. "" where no run has one.
+
+    Where seeds are swept it is their mean: among them is nothing to choose.
+    """
+    settings: dict[str, list[float]] = {}
+    for run in completed:
+        if run.best_validation_accuracy:
+            changed = [text for text in plan.setting(run.overrides) if not text.startswith("seed=")]
+            settings.setdefault(" ".join(changed), []).append(100 * run.best_validation_accuracy)
+    if not settings:
+        return ""
+    best = max(settings, key=lambda setting: statistics.mean(settings[setting]))
+    scores = settings[best]
+    spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+    figure = f"{statistics.mean(scores):.2f}{spread} %"
+    if "seed" in plan.swept:
+        figure = f"mean {figure} (n={len(scores)})"
+    return f"best {figure}: {best}" if best else figure
 
 
 def _duration(seconds: float) -> str:

@@ -52,7 +52,8 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     The answers are sorted into 15 equally wide bins of confidence; the mean of the bins' distances, by their images.
     """
     classes = probabilities.shape[1]
-    error = multiclass_calibration_error(probabilities.float(), labels, classes, n_bins=BINS, norm="l1")
+    below_one = probabilities.float().clamp(max=1 - torch.finfo(torch.float32).eps)  # torchmetrics bins 1 by itself
+    error = multiclass_calibration_error(below_one, labels, classes, n_bins=BINS, norm="l1")
     return error.item()
 
 
