@@ -20,7 +20,7 @@ from parsimony.published import (
     RECIPE,
     Row,
     changes,
-    current_recipe,
+    current_config,
     full_table,
     keras_table,
     pages,
@@ -95,7 +95,7 @@ def test_the_sweep_that_the_docs_show_is_whole() -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_recipe_trains_on_every_image_and_watches_the_test_set(experiment: str) -> None:
-    now = current_recipe(f"reproduce/{experiment}")
+    now = recipe(current_config(f"reproduce/{experiment}"))
     assert now["data.validation"] == "test"
     assert now["data.train_images"] == (30_000 if experiment.startswith("mnist_wide") else None)
     assert now["model"]["_target_"].rpartition(".")[2] in group_options("model")
@@ -108,7 +108,7 @@ def test_an_originals_recipe_is_in_float32(experiment: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("network", [recipe.network for recipe in rows() if recipe.network.endswith("_plus")])
 def test_a_recipe_of_our_own_keeps_the_network_and_the_epochs(network: str) -> None:
-    ours, theirs = (current_recipe(f"reproduce/{name}") for name in (network, network.removesuffix("_plus")))
+    ours, theirs = (recipe(current_config(f"reproduce/{name}")) for name in (network, network.removesuffix("_plus")))
     assert ours["model"]["_target_"] == theirs["model"]["_target_"]
     assert ours["trainer.max_epochs"] == theirs["trainer.max_epochs"]
 
@@ -139,6 +139,24 @@ def test_what_makes_a_result_stale(override: str, changed: list[str], tmp_path: 
     config = OmegaConf.to_container(compose_run(tmp_path, "experiment=reproduce/mnist_narrow", override))
     assert changes(replace(made_up(), config=config), row()) == changed
     assert list(recipe(config)) == list(RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "precision", "changed"),
+    [
+        ("mnist_narrow", "32-true", []),
+        ("mnist_narrow", "bf16-mixed", ["engine.precision"]),
+        ("mnist_narrow_plus", "bf16-mixed", []),  # left to the hardware
+    ],
+)
+def test_what_a_run_was_computed_in_can_make_it_stale(
+    experiment: str, precision: str, changed: list[str], tmp_path: Path
+) -> None:
+    config = OmegaConf.to_container(
+        compose_run(tmp_path, f"experiment=reproduce/{experiment}", "engine.precision=auto")
+    )
+    published = replace(row(), network=experiment)
+    assert changes(replace(made_up(), config=config, precision=precision), published) == changed
 
 
 @pytest.mark.parametrize(

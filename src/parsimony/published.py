@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from parsimony.config import CONF
 from parsimony.noise import TEST_IMAGES, of_one_more_run
@@ -113,16 +113,21 @@ def recipe(config: Any) -> dict[str, Any]:
 
 
 @cache
-def current_recipe(experiment: str, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
-    """That of the experiment's config as it is now."""
+def current_config(experiment: str, overrides: tuple[str, ...] = ()) -> DictConfig:
+    """The experiment's config as it is now."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return recipe(compose("config", [f"experiment={experiment}", *overrides]))
+        return compose("config", [f"experiment={experiment}", *overrides])
 
 
 def changes(run: Result, row: Row) -> list[str]:
-    """The keys of the recipe in which `run` differs from the row's config as it is now."""
-    now, then = current_recipe(row.experiment, row.overrides), recipe(run.config)
-    return [key for key in RECIPE if now[key] != then[key]]
+    """The keys in which `run` differs from the row's recipe as it is now.
+
+    The precision is one of them where the recipe does not leave it to the hardware.
+    """
+    config = current_config(row.experiment, row.overrides)
+    now, then = recipe(config), recipe(run.config)
+    precision = [] if config.engine.precision in ("auto", run.precision) else ["engine.precision"]
+    return [key for key in RECIPE if now[key] != then[key]] + precision
 
 
 def short_table(rows: Iterable[Row]) -> str:
