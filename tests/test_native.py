@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from parsimony.native import layers as native
 from parsimony.native.library import FLAGS, library
+from parsimony.nets.layers import FastDropout
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
@@ -262,3 +263,48 @@ def test_evaluation_in_bfloat16() -> None:
         output = net(images)
     assert output.dtype == torch.bfloat16
     assert (output - net(images)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_pytorchs_default_type_changes_nothing(default: torch.dtype) -> None:
+    """Lightning changes it for precision=bf16-true: a kernel would write beyond what had been asked for."""
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Dropout(0.5), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3))
+    fast, images = native_version(net), torch.randn(4, 1, 28, 28)
+    outputs = []
+    for type_ in (torch.float32, default):
+        torch.set_default_dtype(type_)
+        try:
+            torch.manual_seed(0)
+            outputs.append(fast(images))
+            outputs[-1].sum().backward()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert outputs[1].dtype == torch.float32
+    assert torch.equal(*outputs)
+
+
+def test_parameters_that_are_no_plain_float32_are_left_to_pytorch() -> None:
+    images = torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    conv, norm = nn.Conv2d(3, 16, 3), nn.Sequential(nn.BatchNorm2d(3))
+    conv.bias = nn.Parameter(torch.randn(1).expand(16))
+    norm[0].weight = nn.Parameter(torch.randn(6)[::2])
+    for net in (conv, norm):
+        found = native_version(net)(images)
+        assert torch.allclose(found, net(images), atol=1e-5)
+    conv.bias = nn.Parameter(torch.randn(16, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError, match="bias type"):
+        native_version(conv)(images)
+
+
+def test_there_is_no_second_derivative() -> None:
+    """PyTorch's own mark for that says nothing where the gradient that comes in has no history, as a logit's."""
+    net = native_version(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()))
+    images = torch.randn(2, 1, 5, 5, requires_grad=True)
+    with pytest.raises(RuntimeError, match=r"engine\.layers=fast"):
+        torch.autograd.grad(net(images)[0, 0], images, create_graph=True)
+
+
+def test_dropout_of_everything_leaves_nothing() -> None:
+    images = torch.ones(64, 8, 32, 32).to(memory_format=torch.channels_last)
+    for dropout in (nn.Dropout(1.0), FastDropout(1.0)):
+        assert not native_version(nn.Sequential(nn.ReLU(), dropout))(images).any()

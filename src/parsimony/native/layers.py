@@ -6,15 +6,15 @@ hardware.
 They add no state and share PyTorch's classes, so that a network takes them on and off without anything else changing.
 """
 
+from collections.abc import Callable
 from ctypes import c_long
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from parsimony.native import library as native
 from parsimony.native.library import library
@@ -50,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
     def _fits(self, input: Tensor) -> bool:
         known = _on_cpu(input, torch.float32) and not torch.is_autocast_enabled("cpu")
-        if not known or input.ndim != 4 or self.weight.dtype != torch.float32:
+        if not known or input.ndim != 4 or not _readable(self.weight, self.bias):
             return False
         large_enough = min(input.shape[2:]) + 2 * self.padding[0] >= self.kernel_size[0]  # type: ignore[operator]
         return large_enough and input.shape[1] == self.in_channels
@@ -96,13 +96,15 @@ class _Tail:
         for module in modules:
             if type(module) not in _KNOWN:
                 break
-            if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:  # who looks into a layer
+            if module._forward_hooks or module._forward_pre_hooks:  # somebody looks into the layer
+                break
+            if module._backward_hooks or module._backward_pre_hooks:
                 break
             if isinstance(module, nn.ReLU) and relu == NO_RELU:
                 relu = NORM_FIRST if norm else RELU_FIRST
             elif isinstance(module, _NORMS) and not norm:
                 norm = module
-            elif isinstance(module, nn.Dropout):
+            elif isinstance(module, nn.Dropout) and module.p < 1:
                 dropout = module
                 taken.append(module)
                 break
@@ -120,12 +122,13 @@ class _Tail:
             dense = input.ndim == 2 and input.is_contiguous()
         if not dense or not self.norm:
             return dense
-        usual = self.norm.affine and self.norm.track_running_stats and self.norm.momentum is not None
-        usual = usual and self.norm.weight.dtype == torch.float32
-        expected = 4 if isinstance(self.norm, nn.BatchNorm2d) else 2
-        trains = self.norm.training and input.numel() > input.shape[1]  # one value a channel: PyTorch's own complaint
-        frozen = not self.norm.training and not torch.is_grad_enabled()
-        return usual and input.ndim == expected and input.shape[1] == self.norm.num_features and (trains or frozen)
+        norm = self.norm
+        usual = norm.affine and norm.track_running_stats and norm.momentum is not None and norm.eps > 0
+        usual = usual and _readable(norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        expected = 4 if isinstance(norm, nn.BatchNorm2d) else 2
+        trains = norm.training and input.numel() > input.shape[1]  # one value a channel: PyTorch's own complaint
+        frozen = not norm.training and not torch.is_grad_enabled()
+        return usual and input.ndim == expected and input.shape[1] == norm.num_features and (trains or frozen)
 
     def __call__(self, input: Tensor) -> Tensor:
         drop = min(round(self.dropout.p * 2**16), 2**16 - 1) if self.dropout and self.dropout.training else 0
@@ -141,6 +144,18 @@ class _Tail:
         return output
 
 
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch's once_differentiable says nothing where the gradient that comes in has no history."""
+
+    @wraps(backward)
+    def checked(ctx: Any, grad: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError("The native layers have no second derivative: take engine.layers=fast.")
+        return backward(ctx, grad)
+
+    return checked
+
+
 class _Conv(Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
@@ -154,7 +169,7 @@ class _Conv(Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -186,7 +201,7 @@ class _Depthwise(Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -215,7 +230,7 @@ class _Tails(Function):
         tail: native.Tail,
     ) -> Tensor:
         ctx.tail, ctx.norm = tail, norm is not None
-        saved, output = torch.empty(4 * input.shape[1]), torch.empty_like(input)
+        saved, output = _scratch(4 * input.shape[1]), torch.empty_like(input)
         running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps, norm.training) if norm else _NO_NORM
         mean, variance, momentum, epsilon, training = running
         library().tail_forward(
@@ -226,12 +241,12 @@ class _Tails(Function):
         return output
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         input, saved = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last if grad.ndim == 4 else torch.contiguous_format)
         grad_input = torch.empty_like(input)
-        grad_weight, grad_bias = (torch.empty(input.shape[1]) if ctx.norm else None for _ in range(2))
+        grad_weight, grad_bias = (_scratch(input.shape[1]) if ctx.norm else None for _ in range(2))
         library().tail_backward(
             *(input.data_ptr(), grad.data_ptr(), saved.data_ptr(), _pointer(grad_weight), _pointer(grad_bias)),
             *(grad_input.data_ptr(), ctx.tail),
@@ -246,13 +261,13 @@ class _Pool(Function):
         n, channels, height, width = images.shape
         ctx.sizes = n, height, width, channels, images.dtype == torch.bfloat16
         size = (n, channels, height // 2, width // 2)
-        output = torch.empty(size, dtype=images.dtype, memory_format=torch.channels_last)
+        output = _scratch(size, dtype=images.dtype, memory_format=torch.channels_last)
         library().pool_forward(images.data_ptr(), output.data_ptr(), *ctx.sizes)
         ctx.save_for_backward(images)
         return output
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (images,) = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
@@ -278,9 +293,23 @@ def _on_cpu(input: Tensor, *types: torch.dtype) -> bool:
     return input.device.type == "cpu" and input.dtype in types and input.numel() > 0
 
 
+def _readable(*parameters: Tensor | None) -> bool:
+    """By the kernels, which take float32 on a CPU, and vectors without gaps."""
+    return all(
+        each is None
+        or (each.dtype == torch.float32 and each.device.type == "cpu" and (each.ndim > 1 or each.is_contiguous()))
+        for each in parameters
+    )
+
+
+def _scratch(size: Any, dtype: torch.dtype = torch.float32, **layout: Any) -> Tensor:
+    """What a kernel writes to: of the type that it writes, whatever PyTorch's defaults are just now."""
+    return torch.empty(size, dtype=dtype, device="cpu", **layout)
+
+
 def _shape_and_output(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:
     shape, size = _sizes(images.shape, weight.shape, padding)
-    return shape, torch.empty(size, memory_format=torch.channels_last)
+    return shape, _scratch(size, memory_format=torch.channels_last)
 
 
 # Cached, since at a batch of 32 what Python does for a layer takes as long as its small convolutions.

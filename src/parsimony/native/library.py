@@ -16,7 +16,7 @@ import pooch
 from filelock import FileLock
 
 SOURCE = Path(__file__).with_name("kernels.c")
-# -march=native: the vectors of this very CPU. Not -ffast-math: infinities and NaN have to stay what they are.
+# -march=native: the vectors of this very CPU. Not -ffast-math: a loss that is no number has to be seen.
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
     *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -107,4 +107,6 @@ def _compile(path: Path) -> None:
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             raise Unavailable(f"the C compiler failed ({lines[0]})")
+        with made.open("rb") as written:
+            os.fsync(written.fileno())  # or a loss of power might leave a name without contents
         made.replace(path)

@@ -91,7 +91,7 @@ class FastDropout(nn.Dropout):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training or self.p == 0 or input.device.type != "cpu":
+        if not self.training or self.p in (0, 1) or input.device.type != "cpu":
             return super().forward(input)
         mask = torch.from_numpy(_dropout_mask(input.numel(), self.p)).to(input.dtype)
         return input * mask.as_strided(input.size(), _dense_strides(input))
