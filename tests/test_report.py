@@ -182,6 +182,12 @@ def test_seeds_that_agree_by_chance_do_not_make_every_lead_count() -> None:
     assert "is within the noise of 5.09 points" in verdicts(grouped(*runs))[0]
 
 
+def test_settings_that_make_no_mistake_at_all() -> None:
+    (sentence,) = verdicts(grouped(run(1.0, model__dropout=0.0), run(1.0, model__dropout=0.1)))
+    assert "0.00 points above" in sentence
+    assert "is within the noise of 0.00 points (binomial over 5,000 images" in sentence
+
+
 def test_runs_on_other_files_are_no_seeds_of_one_setting() -> None:
     copies = seeds([0.8, 0.81], data="cifar10 (copy)", files="cifar10 (copy), 01234567")
     settings = grouped(*copies, run(0.9, seed=1, data="cifar10", files="cifar10"))

@@ -59,10 +59,10 @@ class Setting:
         return judged.n if judged else len(self.runs)
 
     @property
-    def epochs(self) -> str:
-        """How many, from its shortest run to its longest."""
+    def epochs(self) -> list[int]:
+        """Those of its shortest run and of its longest, once where all are as long; empty where none is known."""
         lengths = [run.epochs for run in self.runs if run.epochs]
-        return " to ".join(map(str, sorted({min(lengths), max(lengths)}))) if lengths else ""
+        return sorted({min(lengths), max(lengths)}) if lengths else []
 
     def mean(self, what: str) -> Mean | None:
         return Mean.of(run.final.get(what) for run in self.runs)
@@ -93,8 +93,9 @@ def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
         unfinished = [run for run in members if not run.ended]
         for ended in list(by_files.values()) or [{}]:
             setting = Setting(list(ended.values()), unfinished)
-            if " to " in setting.epochs and "trainer.max_epochs" not in setting.first.hyperparameters:
-                warnings.append(f"{setting.first.path} and others of its setting ran for {setting.epochs} epochs")
+            if len(setting.epochs) > 1 and "trainer.max_epochs" not in setting.first.hyperparameters:
+                lengths = " to ".join(map(str, setting.epochs))
+                warnings.append(f"{setting.first.path} and others of its setting ran for {lengths} epochs")
             settings.append(setting)
             unfinished = []
     _tell_apart(settings)
@@ -182,7 +183,7 @@ def _noise(best: Setting, following: Setting) -> tuple[float | None, str]:
     if of_seeds > of_images:
         return of_seeds, f"one run beside {several.n} seeds of the other setting, at 95 %"
     why = "one seed shows no other" if a.sd is None or b.sd is None else "the seeds agree exactly"
-    if not of_images:
+    if len(runs) < 2:
         return None, f"{why}, and how many images were scored is not recorded"
     return of_images, f"binomial over {' and '.join(f'{n:,}' for n in dict.fromkeys(counts))} images at 95 %; {why}"
 

@@ -44,7 +44,7 @@ def _measured(ended: Sequence[Setting]) -> dict[str, list[str]]:
         table["validation loss"] = [f"{loss.mean:.4f}" if loss else "-" for loss in losses]
     table["n"] = [f"{s.n}" if s.n == len(s.runs) else f"{s.n} of {len(s.runs)}" for s in ended]
     table["parameters"] = [f"{n:,}" if (n := setting.first.parameters) else "-" for setting in ended]
-    table["epochs"] = [setting.epochs or "-" for setting in ended]
+    table["epochs"] = [" to ".join(map(str, setting.epochs)) or "-" for setting in ended]
     paces = [Mean.of(run.images_per_second for run in setting.runs) for setting in ended]
     table["images/s"] = [f"{pace.mean:,.0f}" if pace else "-" for pace in paces]
     return table
@@ -97,7 +97,7 @@ def records(settings: Sequence[Setting]) -> list[dict[str, Any]]:
         row["best_epoch_validation_accuracy"] = best and best.mean
         row["n"] = setting.n
         row["parameters"] = setting.first.parameters
-        row["epochs"] = int(setting.epochs) if setting.epochs.isdigit() else setting.epochs or None
+        row["epochs"] = setting.epochs[0] if len(setting.epochs) == 1 else " to ".join(map(str, setting.epochs)) or None
         row["images_per_second"] = pace and pace.mean
         row["runs"] = [run.path for run in setting.runs]
         values = {_apart(key, row): value for key, value in setting.values.items()} or {"name": setting.label()}
