@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from parsimony.native import layers as native
 from parsimony.native.library import Unavailable, library
 from parsimony.nets import cifar, mnist
 from parsimony.nets.layers import FastDropout
+from parsimony.runs import PROJECT
 
 FAST = Engine(allocator=True, threads=None, channels_last=True, precision="auto", layers="auto")
 PLAIN = Engine(allocator=False, threads=None, channels_last=False, precision="32-true", layers="torch")
@@ -155,3 +157,16 @@ def test_kept_memory_is_not_asked_for_again() -> None:
 
     # Not none: a kernel that reclaims idle memory, or one more block, makes a process fault for what it keeps.
     assert faults("keep") * 10 < faults("return")
+
+
+@pytest.mark.parametrize("asked", [None, "300"])
+def test_threads_spin_little_before_torch_is_loaded(asked: str | None) -> None:
+    code = (
+        "import os, runpy, sys; runpy.run_path('train.py'); print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {"GOMP_SPINCOUNT": asked} if asked else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [asked or "10000", "False"]
