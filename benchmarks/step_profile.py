@@ -23,7 +23,7 @@ from parsimony.training import train
 # Kind of work -> parts of the names of modules and, where no module says it, of operations.
 KINDS = {
     "convolution": ("conv", "depthwise"),
-    "norm, ReLU, dropout": ("_tails",),
+    "norm, ReLU, dropout": ("tails",),
     "batch norm": ("batchnorm", "batch_norm"),
     "dropout": ("dropout",),
     "ReLU": ("relu", "threshold", "clamp_min"),

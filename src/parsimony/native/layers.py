@@ -6,22 +6,16 @@ hardware.
 They add no state and share PyTorch's classes, so that a network takes them on and off without anything else changing.
 """
 
-from collections.abc import Callable
-from ctypes import c_long
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from parsimony.native import library as native
-from parsimony.native.library import library
+from parsimony.native import functions
+from parsimony.native.library import Tail, library
 from parsimony.nets.layers import FastDropout
 
 NO_RELU, RELU_FIRST, NORM_FIRST = range(3)  # as in kernels.c
-_NO_NORM = (None, None, 0.0, 0.0, True)  # running mean and variance, momentum, epsilon, training
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # Of these classes themselves: a subclass may compute something else.
 _KNOWN = (nn.ReLU, *_NORMS, nn.Dropout, FastDropout)
@@ -45,7 +39,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self._fits(input):
             return super().forward(input)
-        function = _Depthwise if self.groups > 1 else _Conv
+        function = functions.Depthwise if self.groups > 1 else functions.Conv
         return function.apply(input, self.weight, self.bias, self.padding[0])
 
     def _fits(self, input: Tensor) -> bool:
@@ -61,7 +55,7 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         known = _on_cpu(input, torch.float32, torch.bfloat16) and input.ndim == 4 and min(input.shape[2:]) > 1
-        return _Pool.apply(input) if known else super().forward(input)
+        return functions.Pool.apply(input) if known else super().forward(input)
 
 
 class Sequential(nn.Sequential):
@@ -135,145 +129,13 @@ class _Tail:
         # A forward pass takes one number from torch's own generator: whatever seeds torch repeats the masks too.
         seed = int(torch.randint(2**63 - 1, ())) if drop else 0
         bf16, norm = input.dtype == torch.bfloat16, self.norm
-        tail = native.Tail(input.numel(), input.shape[1], self.relu, bf16, drop, seed)
+        tail = Tail(input.numel(), input.shape[1], self.relu, bf16, drop, seed)
         if not norm:
-            return _Tails.apply(input, None, None, None, tail)
-        output = _Tails.apply(input, norm.weight, norm.bias, norm, tail)
+            return functions.Tails.apply(input, None, None, None, tail)
+        output = functions.Tails.apply(input, norm.weight, norm.bias, norm, tail)
         if norm.training and norm.num_batches_tracked is not None:
             norm.num_batches_tracked.add_(1)
         return output
-
-
-def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch's once_differentiable says nothing where the gradient that comes in has no history."""
-
-    @wraps(backward)
-    def checked(ctx: Any, grad: Tensor) -> Any:
-        if torch.is_grad_enabled():
-            raise RuntimeError("The native layers have no second derivative: take engine.layers=fast.")
-        return backward(ctx, grad)
-
-    return checked
-
-
-class _Conv(Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        ctx.shape, output = _shape_and_output(images, weight, padding)
-        library().conv_forward(
-            images.data_ptr(), weight.data_ptr(), _strides(weight), _pointer(bias), output.data_ptr(), ctx.shape
-        )
-        ctx.save_for_backward(images, weight)
-        ctx.bias = bias is not None
-        return output
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_images = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_images = torch.empty_like(images)
-            library().conv_backward_data(
-                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), ctx.shape
-            )
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            grad_weight = torch.empty_like(weight)
-            grad_bias = weight.new_empty(len(weight)) if ctx.bias else None
-            library().conv_backward_weight(
-                *(images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight)),
-                *(_pointer(grad_bias), ctx.shape),
-            )
-        return grad_images, grad_weight, grad_bias, None
-
-
-class _Depthwise(Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: None, padding: int) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        ctx.shape, output = _shape_and_output(images, weight, padding)
-        library().depthwise_forward(
-            images.data_ptr(), weight.data_ptr(), _strides(weight), output.data_ptr(), ctx.shape
-        )
-        ctx.save_for_backward(images, weight)
-        return output
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_images = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_images = torch.empty_like(images)
-            library().depthwise_backward_data(
-                grad.data_ptr(), weight.data_ptr(), _strides(weight), grad_images.data_ptr(), ctx.shape
-            )
-        if ctx.needs_input_grad[1]:
-            grad_weight = torch.empty_like(weight)
-            library().depthwise_backward_weight(
-                images.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), _strides(grad_weight), ctx.shape
-            )
-        return grad_images, grad_weight, None, None
-
-
-class _Tails(Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        norm: nn.BatchNorm1d | nn.BatchNorm2d | None,
-        tail: native.Tail,
-    ) -> Tensor:
-        ctx.tail, ctx.norm = tail, norm is not None
-        saved, output = _scratch(4 * input.shape[1]), torch.empty_like(input)
-        running = (norm.running_mean, norm.running_var, norm.momentum, norm.eps, norm.training) if norm else _NO_NORM
-        mean, variance, momentum, epsilon, training = running
-        library().tail_forward(
-            *(input.data_ptr(), _pointer(weight), _pointer(bias), _pointer(mean), _pointer(variance)),
-            *(momentum, epsilon, training, saved.data_ptr(), output.data_ptr(), tail),
-        )
-        ctx.save_for_backward(input, saved)
-        return output
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        input, saved = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last if grad.ndim == 4 else torch.contiguous_format)
-        grad_input = torch.empty_like(input)
-        grad_weight, grad_bias = (_scratch(input.shape[1]) if ctx.norm else None for _ in range(2))
-        library().tail_backward(
-            *(input.data_ptr(), grad.data_ptr(), saved.data_ptr(), _pointer(grad_weight), _pointer(grad_bias)),
-            *(grad_input.data_ptr(), ctx.tail),
-        )
-        return grad_input, grad_weight, grad_bias, None, None
-
-
-class _Pool(Function):
-    @staticmethod
-    def forward(ctx: Any, images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        n, channels, height, width = images.shape
-        ctx.sizes = n, height, width, channels, images.dtype == torch.bfloat16
-        size = (n, channels, height // 2, width // 2)
-        output = _scratch(size, dtype=images.dtype, memory_format=torch.channels_last)
-        library().pool_forward(images.data_ptr(), output.data_ptr(), *ctx.sizes)
-        ctx.save_for_backward(images)
-        return output
-
-    @staticmethod
-    @_once
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (images,) = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_images = torch.empty_like(images)
-        library().pool_backward(images.data_ptr(), grad.data_ptr(), grad_images.data_ptr(), *ctx.sizes)
-        return grad_images
 
 
 def _halves(pool: nn.MaxPool2d) -> bool:
@@ -300,35 +162,3 @@ def _readable(*parameters: Tensor | None) -> bool:
         or (each.dtype == torch.float32 and each.device.type == "cpu" and (each.ndim > 1 or each.is_contiguous()))
         for each in parameters
     )
-
-
-def _scratch(size: Any, dtype: torch.dtype = torch.float32, **layout: Any) -> Tensor:
-    """What a kernel writes to: of the type that it writes, whatever PyTorch's defaults are just now."""
-    return torch.empty(size, dtype=dtype, device="cpu", **layout)
-
-
-def _shape_and_output(images: Tensor, weight: Tensor, padding: int) -> tuple[native.Shape, Tensor]:
-    shape, size = _sizes(images.shape, weight.shape, padding)
-    return shape, _scratch(size, memory_format=torch.channels_last)
-
-
-# Cached, since at a batch of 32 what Python does for a layer takes as long as its small convolutions.
-@lru_cache
-def _sizes(images: tuple[int, ...], weight: tuple[int, ...], padding: int) -> tuple[native.Shape, tuple[int, ...]]:
-    n, inputs, height, width = images
-    outputs, _, kernel, _ = weight
-    shape = native.Shape(n, height, width, inputs, outputs, kernel, padding)
-    return shape, (n, outputs, height + 2 * padding - kernel + 1, width + 2 * padding - kernel + 1)
-
-
-def _strides(weight: Tensor) -> Any:
-    return _as_longs(weight.stride())
-
-
-@lru_cache
-def _as_longs(strides: tuple[int, ...]) -> Any:
-    return (c_long * 4)(*strides)
-
-
-def _pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
