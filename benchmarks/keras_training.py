@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from parsimony.config import CONF
-from parsimony.published import RESULTS, rows
+from parsimony.published.rows import RESULTS, rows
 from parsimony.runs import PROJECT, cpu_name, replace_file
 
 NETWORKS = [row.network for row in rows() if not row.network.endswith(("_plus", "_augmented"))]

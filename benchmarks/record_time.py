@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from parsimony import runs
-from parsimony.records import TIME
+from parsimony.published.rows import TIME
 from parsimony.resume import finished
 from parsimony.runs import PROJECT
 

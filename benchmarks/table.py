@@ -8,7 +8,8 @@ from typing import Any
 
 from start_up import FOUND
 
-from parsimony.published import filled, read_runs
+from parsimony.published.pages import filled
+from parsimony.published.rows import read_runs
 from parsimony.runs import Result
 
 HERE = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from parsimony.published import filled
+from parsimony.published.pages import filled
 from parsimony.runs import PROJECT, replace_file
 
 INDEX = PROJECT / "docs" / "README.md"

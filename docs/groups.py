@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from parsimony.config import CONF, leaves
-from parsimony.published import filled
+from parsimony.published.pages import filled
 from parsimony.runs import replace_file
 
 PAGE = Path(__file__).with_name("groups.md")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from parsimony.published import filled
+from parsimony.published.pages import filled
 from parsimony.runs import PROJECT, replace_file
 
 FIGURES = PROJECT / "results" / "faults.json"

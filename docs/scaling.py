@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from parsimony import runs
-from parsimony.published import filled
+from parsimony.published.pages import filled
 from parsimony.runs import PROJECT, Result
 
 RESULTS = PROJECT / "results" / "scaling.json"

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from parsimony.config import CONF
 from parsimony.nets.layers import FastDropout, conv
-from parsimony.published import BEGIN, END, filled
+from parsimony.published.pages import BEGIN, END, filled
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 

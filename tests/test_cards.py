@@ -10,9 +10,10 @@ from conftest import compose_run
 from example_run import EXAMPLE, typed
 from omegaconf import OmegaConf
 
-from parsimony.cards import card
 from parsimony.errors import InputError
-from parsimony.published import CARDS, RESULTS, Row, pages, rows
+from parsimony.published.cards import card
+from parsimony.published.pages import CARDS, pages
+from parsimony.published.rows import RESULTS, Row, rows
 from parsimony.runs import Result
 from parsimony.use.card import row_of
 

@@ -13,13 +13,13 @@ from short_runs import QUICK, QUIET, break_off, train_in, weights
 from torch import nn
 
 from parsimony import hparams
-from parsimony.cards import card
 from parsimony.checkpoints import read
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distillation import Teacher, teacher_of
 from parsimony.errors import InputError
-from parsimony.published import Row, recipe
+from parsimony.published.cards import card
+from parsimony.published.rows import Row, recipe
 from parsimony.runs import Result
 from parsimony.targets import build
 

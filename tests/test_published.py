@@ -14,22 +14,9 @@ from omegaconf import OmegaConf
 from parsimony import reproduce
 from parsimony.config import CONF
 from parsimony.errors import InputError
-from parsimony.published import (
-    EXAMPLE,
-    PAGE,
-    RECIPE,
-    Row,
-    changes,
-    current_config,
-    full_table,
-    keras_table,
-    pages,
-    recipe,
-    rows,
-    short_table,
-    write,
-)
-from parsimony.records import ablation_rows, record_rows
+from parsimony.published.pages import EXAMPLE, PAGE, pages, write
+from parsimony.published.rows import RECIPE, Row, ablation_rows, changes, current_config, recipe, record_rows, rows
+from parsimony.published.tables import full_table, keras_table, short_table
 from parsimony.runs import Epoch, Result
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment" / "reproduce").glob("*.yaml"))
@@ -217,7 +204,7 @@ def test_the_page_has_every_command() -> None:
 FAKE_TRAINING = """
 import sys
 from pathlib import Path
-from parsimony.records import ablation_rows, record_rows
+from parsimony.published.rows import ablation_rows, record_rows
 from parsimony.runs import Epoch, Result
 keys = dict(argument.split("=", 1) for argument in sys.argv[1:])
 seed = int(keys["seed"])

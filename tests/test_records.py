@@ -10,17 +10,9 @@ from matplotlib import rc_context
 from test_published import made_up
 
 from parsimony.config import CONF
-from parsimony.published import Row, recipe
-from parsimony.records import (
-    ablation_rows,
-    ablation_table,
-    pareto,
-    public,
-    record_rows,
-    record_table,
-    records,
-    time_table,
-)
+from parsimony.published.pareto import pareto, public
+from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
+from parsimony.published.tables import ablation_table, record_table, time_table
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from parsimony.published import filled
+from parsimony.published.pages import filled
 from parsimony.runs import PROJECT
 
 spec = importlib.util.spec_from_file_location("scaling", PROJECT / "docs" / "scaling.py")

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
-from parsimony.published import RESULTS, Row, changes, rows
-from parsimony.records import ablation_rows, record_rows
+from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, replace_file
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from parsimony.cards import card
 from parsimony.errors import InputError
-from parsimony.published import Row, changes, read_runs, rows
+from parsimony.published.cards import card
+from parsimony.published.rows import Row, changes, read_runs, rows
 from parsimony.runs import Result, replace_file
 from parsimony.use import arguments as shared
 

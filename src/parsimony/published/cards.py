@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from parsimony.errors import InputError
-from parsimony.published import Row, recipe, spread
+from parsimony.published.rows import Row, recipe
+from parsimony.published.tables import spread
 from parsimony.runs import Result
 
 

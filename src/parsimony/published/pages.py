@@ -1,0 +1,77 @@
+"""The files that tell of published results, as they should read: pages, model cards, the recipes' headers."""
+
+from pathlib import Path
+
+from parsimony.config import CONF
+from parsimony.published.cards import card
+from parsimony.published.rows import RESULTS, TIME, Row, ablation_rows, record_rows, rows
+from parsimony.published.tables import (
+    ablation_table,
+    full_table,
+    keras_table,
+    notes,
+    record_table,
+    short_table,
+    spread,
+    sweep_table,
+    time_table,
+)
+from parsimony.runs import PROJECT, replace_file
+
+README, PAGE, CARDS = PROJECT / "README.md", PROJECT / "docs" / "results.md", PROJECT / "docs" / "cards"
+RECORDS = PROJECT / "docs" / "records.md"
+SWEEPS, EXAMPLE = PROJECT / "docs" / "sweeps.md", RESULTS / "sweeps" / "mnist_narrow"  # a page, and the sweep it shows
+BEGIN, END = "<!-- begin: generated -->", "<!-- end -->"
+
+
+def filled(text: str, *tables: str) -> str:
+    """`text` with its tables, in order, written anew."""
+    parts = text.split(BEGIN)
+    assert len(parts) == len(tables) + 1, "a table and its place in the text belong together"
+    rest = (f"{BEGIN}\n{table}\n{END}{part.partition(END)[2]}" for table, part in zip(tables, parts[1:], strict=True))
+    return "".join([parts[0], *rest])
+
+
+def pages(results: Path = RESULTS) -> dict[Path, str]:
+    """Each file that tells of published results, as it should read: pages, model cards, the recipes' headers."""
+    found, records = rows(results), record_rows(results)
+    return {
+        README: filled(README.read_text(), short_table(found)),
+        PAGE: filled(PAGE.read_text(), full_table(found), keras_table(found, results), notes(found)),
+        **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
+        **{CONF / "experiment" / f"{row.experiment}.yaml": header(row) for row in (*found, *records)},
+        SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
+        RECORDS: filled(
+            RECORDS.read_text(),
+            record_table(records),
+            time_table(results / TIME.name),
+            ablation_table(records, ablation_rows(results)),
+        ),
+    }
+
+
+def header(row: Row) -> str:
+    """The recipe's file with what to expect at the end of the line that gives its command."""
+    lines = (CONF / "experiment" / f"{row.experiment}.yaml").read_text().splitlines(keepends=True)
+    line = next(i for i, line in enumerate(lines) if line.startswith("# python train.py "))
+    ours = f"; ours {spread(row.accuracies())}{_minutes(row)}" if row.runs else ""
+    lines[line] = f"{lines[line].rstrip().partition('; ours ')[0]}{ours}\n"
+    return "".join(lines)
+
+
+def _minutes(row: Row) -> str:
+    """Of training, from the fastest run to the slowest, where each was on one core."""
+    if any(run.threads != 1 or "cores" not in run.device for run in row.runs):
+        return ""
+    minutes = sorted(max(1, round(run.epochs * run.seconds["epoch"] / 60)) for run in row.runs)
+    shown = f"{minutes[0]}" if minutes[0] == minutes[-1] else f"{minutes[0]} to {minutes[-1]}"
+    return f" in {shown} min on one core"
+
+
+def write(texts: dict[Path, str], cards: Path = CARDS) -> None:
+    """Writes each page, and removes the cards in `cards` that are none of them: their results are gone."""
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        replace_file(path, text)
+    for gone in set(cards.glob("*.md")) - texts.keys():
+        gone.unlink()

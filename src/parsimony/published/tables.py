@@ -1,0 +1,190 @@
+"""The tables of README.md and the docs, in Markdown, from the rows."""
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from parsimony.noise import of_mean
+from parsimony.published.rows import RESULTS, Row, records
+from parsimony.runs import Result
+
+
+def short_table(rows: Iterable[Row]) -> str:
+    """For README.md."""
+    lines = [
+        "| network | data | parameters | epochs | reported | ours: mean ± sd (runs) | |",
+        "|---|---|--:|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        facts = [*_facts(row), str(row.runs[0].epochs)] if row.runs else ["-"] * 3
+        ours = [spread(row.accuracies()), row.verdict] if row.runs else ["not run yet", ""]
+        lines.append(_line(f"`{row.network}`", *facts, _percent(row.reported), *ours))
+    return "\n".join(lines)
+
+
+def full_table(rows: Iterable[Row]) -> str:
+    """For docs/results.md."""
+    lines = [
+        "| network | data | parameters | MACs | epochs | batch | reported | ours: mean ± sd (runs) | verdict "
+        "| each run, by seed | best epoch on the test set | seconds an epoch | machine, precision |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|--:|---|",
+    ]
+    for row in rows:
+        if not row.runs:
+            lines.append(_line(f"`{row.network}`", *["-"] * 5, _percent(row.reported), "not run yet", *["-"] * 5))
+            continue
+        run = row.runs[0]
+        machines: dict[str, list[float]] = {}  # and the seconds an epoch of each run there
+        for each in row.runs:
+            machines.setdefault(f"{each.device}, {_threads(each)}, {each.precision}", []).append(each.seconds["epoch"])
+        lines.append(
+            _line(
+                f"`{row.network}`",
+                *_facts(row),
+                f"{run.macs:,}",
+                str(run.epochs),
+                str(run.config["data"]["batch_size"]),
+                _percent(row.reported),
+                spread(row.accuracies()),
+                row.verdict or "-",
+                " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies()),
+                spread(row.accuracies("best")),
+                " and ".join(f"{statistics.median(seconds):.0f}" for seconds in machines.values()),
+                " and ".join(machines),
+            )
+        )
+    return "\n".join(lines)
+
+
+def keras_table(rows: Iterable[Row], results: Path = RESULTS) -> str:
+    """The recipes trained in Keras itself by benchmarks/keras_training.py, beside ours: a line for each length."""
+    lines = [
+        "| network | after epoch | in Keras: mean ± sd (runs) | ours: mean ± sd (runs) | each run in Keras, by seed |",
+        "|---|--:|--:|--:|---|",
+    ]
+    for row in rows:
+        keras = [json.loads(path.read_text()) for path in sorted((results / "keras" / row.network).glob("seed-*.json"))]
+        for epochs in sorted({len(run["test_accuracy"]) for run in keras}) if row.runs else []:
+            theirs = [100 * run["test_accuracy"][epochs - 1] for run in keras if len(run["test_accuracy"]) >= epochs]
+            ours = [100 * run.history[epochs - 1]["watched_test/accuracy"] for run in row.runs]
+            each = " ".join(f"{accuracy:.2f}" for accuracy in theirs)
+            lines.append(_line(f"`{row.network}`", str(epochs), spread(theirs), spread(ours), each))
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def notes(rows: Iterable[Row]) -> str:
+    """Where each figure comes from and what to know of it, with the command that trains it."""
+    lines = []
+    for row in rows:
+        parts = [row.source[:1].upper() + row.source[1:] + "." if row.source else "", row.note]
+        lines += [f"- `{row.network}`: {' '.join(filter(None, parts))}  ", f"  `{row.command}`"]
+    return "\n".join(lines)
+
+
+def sweep_table(folder: Path) -> str:
+    """A sweep's report in short: which setting wins, what went on after it broke off, a line a run."""
+    from parsimony.report.read import read_runs as read_reported  # TensorBoard's reader, which the others do without
+    from parsimony.report.settings import group, verdicts
+    from parsimony.report.table import as_markdown
+
+    runs, warnings = read_reported([folder])
+    settings = group(runs, warnings)
+    assert not warnings, warnings
+    broken = {path.parent.name: Result.read(path).resumed for path in sorted(folder.glob("*/result.json"))}
+    told = [f"`{name}` after epoch {epochs[0]}" for name, epochs in broken.items() if epochs]
+    went_on = f"Went on from its checkpoint: {', '.join(told)}." if told else ""
+    return "\n\n".join(filter(None, [" ".join(verdicts(settings)), went_on, as_markdown(settings)]))
+
+
+def record_table(rows: Sequence[Row]) -> str:
+    lines = [
+        "| record | within | aim | parameters (trainable) | MACs | epochs | ours: mean ± sd (runs) | | each, by seed |",
+        "|---|---|--:|--:|--:|--:|--:|---|---|",
+    ]
+    for row in rows:
+        cells = [f"`{row.network}`", row.source, f"{row.reported:.2f} %"]
+        if row.runs:
+            run = row.runs[0]
+            size = f"{run.parameters['total']:,} ({run.parameters['trainable']:,})"
+            verdict = row.verdict.replace("beaten by", "exceeded by").replace("met", "reached")
+            each = " ".join(f"{accuracy:.2f}" for accuracy in row.accuracies())
+            cells += [size, f"{run.macs:,}", str(run.epochs), spread(row.accuracies()), verdict, each]
+        else:
+            cells += ["-", "-", "-", "not run yet", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
+    """What one change does to each record, in points, over the seeds that both have."""
+    lines = [
+        "| record | change | by | parameters | test accuracy: mean ± sd (runs) | difference, seed by seed: 95 % |",
+        "|---|---|---|--:|--:|--:|",
+    ]
+    for row in rows:
+        changed = [ablation for ablation in ablations if ablation.network == row.network and ablation.runs]
+        whole = {run.seed: accuracy for run, accuracy in zip(row.runs, row.accuracies(), strict=True)}
+        if changed and whole:
+            lines.append(f"| `{row.network}` | none | | {row.parameters:,} | {spread([*whole.values()])} | |")
+        for ablation in changed:
+            found = {run.seed: accuracy for run, accuracy in zip(ablation.runs, ablation.accuracies(), strict=True)}
+            both = [found[seed] - whole[seed] for seed in found.keys() & whole.keys()]
+            difference = f"{statistics.mean(both):+.2f}" if both else "-"
+            if len(both) > 1:
+                difference += f" ± {of_mean(both):.2f}"
+            by = f"`{' '.join(ablation.overrides)}`"
+            cells = [
+                ablation.change.replace("_", " "),
+                by,
+                f"{ablation.parameters:,}",
+                spread([*found.values()]),
+                difference,
+            ]
+            lines.append(f"| | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "Not run yet."
+
+
+def time_table(path: Path) -> str:
+    """Seconds from the command to the prompt, against the record's aim."""
+    if not path.exists():
+        return "Not measured yet."
+    found = json.loads(path.read_text())
+    seconds = [run["seconds"] for run in found["runs"]]
+    accuracies = [100 * run["accuracy"] for run in found["runs"]]
+    aim, median = records()[found["record"]]["seconds"], statistics.median(seconds)
+    return "\n".join(
+        [
+            f"On {found['machine']}, {found['date']}, with nothing beside it:",
+            "",
+            "| record | median | aim | each | test accuracy: mean ± sd (runs) |",
+            "|---|--:|--:|---|--:|",
+            f"| `{found['record']}` | {median:.0f} s | {aim} s | {' '.join(f'{each:.0f}' for each in seconds)} "
+            f"| {spread(accuracies)} |",
+        ]
+    )
+
+
+def spread(accuracies: list[float]) -> str:
+    """Mean, standard deviation and n, of percentages."""
+    mean = f"{statistics.mean(accuracies):.2f}"
+    if len(accuracies) == 1:
+        return f"{mean} % (n=1)"
+    return f"{mean} ± {statistics.stdev(accuracies):.2f} % (n={len(accuracies)})"
+
+
+def _facts(row: Row) -> list[str]:
+    names = sorted({run.data["name"] for run in row.runs})
+    return [" and ".join(names), f"{row.parameters:,}"]
+
+
+def _percent(reported: float | None) -> str:
+    return "-" if reported is None else f"{reported:.2f} %"
+
+
+def _threads(run: Result) -> str:
+    return f"{run.threads} thread{'' if run.threads == 1 else 's'}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
