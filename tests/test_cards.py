@@ -68,6 +68,11 @@ def test_what_a_reader_must_know_is_among_the_limits() -> None:
     assert "cifar10 (jpeg-75 copy) is not the publisher's data" in limits
     assert "The test set was scored each epoch." in limits
     assert "files changed" in text
+    assert "early stopping" not in text
+    stopped = {**config, "callbacks": {"early_stopping": {"_target_": "x.EarlyStopping", "patience": 5}}}
+    assert "| early stopping | EarlyStopping (patience 5) |" in card(
+        Row("net", [replace(RUN, config=stopped)], seeds=1)
+    )
     assert "the publisher's data" not in card(Row("net", [RUN], seeds=1)).partition("## Known limits")[2]
 
 
@@ -83,6 +88,7 @@ def test_a_run_of_another_recipe_is_not_measured_by_the_originals_figure(tmp_pat
 
 def test_what_has_no_card(parsimony, tmp_path: Path) -> None:
     assert "There is no result in" in str(parsimony(tmp_path))
+    assert parsimony(EXAMPLE, "--out", tmp_path) == f"error: {tmp_path} is a folder: name a file."
     (tmp_path / "result.json").write_text("{")
     assert "cannot be read" in str(parsimony(tmp_path))
     (tmp_path / "result.json").write_text(json.dumps({"final": None, "best": None, "other": 1}))

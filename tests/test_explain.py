@@ -102,6 +102,32 @@ def test_the_best_epochs_weights_are_named(trained: Path) -> None:
     assert text.startswith("mnist_sep, 1 epoch (best weights on validation, of epoch 1) on digits with seed 3")
 
 
+def test_the_best_epochs_page_shows_the_epochs_after_it_too(tmp_path: Path) -> None:
+    run = untrained_run(tmp_path / "run", "data=digits", epochs=3)
+    kept = torch.load(run / "checkpoints" / "last.ckpt")
+    for entry, accuracy in zip(kept["history"], (0.75, 0.5, 0.25), strict=True):
+        entry["val/accuracy"] = accuracy
+    torch.save(kept, run / "checkpoints" / "last.ckpt")
+    torch.save({**kept, "epoch": 0, "history": kept["history"][:1]}, run / "checkpoints" / "best.ckpt")
+    text = " ".join(next(section for section in sections(load(run, BEST)) if section.title == "Epochs").text)
+    assert "for 3 epochs." in text
+    assert "25.00\u00a0% of them right after the last epoch, 75.00\u00a0% after the best, number 1." in text
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("of before")
+    code = "import resource, signal, sys; from pathlib import Path; from parsimony.explain.command import explain; "
+    code += "from parsimony.trained import load; network = load(Path(sys.argv[1])); "
+    code += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+    code += "explain(network, Path(sys.argv[2]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, trained, tmp_path / "page.html"], capture_output=True, text=True, check=False
+    )
+    assert "File too large: " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text() == "of before"
+
+
 def test_another_picture(trained: Path) -> None:
     first, other = (sections(load(trained), number)[0].parts[0] for number in (0, 300))
     assert not np.array_equal(first.rows[0].tiles[0].pixels, other.rows[0].tiles[0].pixels)
@@ -122,6 +148,13 @@ def test_every_network_is_explained(model: str, made_up_data: Path, tmp_path: Pa
     )
     (maps,) = shown["Feature maps"].parts
     assert len(maps.rows) == sum(isinstance(module, WINDOWS) for module in network.net.modules())
+    text, (figure, _) = " ".join(shown["Receptive field"].text), shown["Receptive field"].parts
+    height, width = network.shape[1:]
+    squares = [(tile.label.partition(":")[0], tile.box) for tile in figure.rows[0].tiles]
+    whole = [
+        n for n, (left, top, side) in squares if max(left, top) <= 0 and left + side >= width and top + side >= height
+    ]
+    assert (f"from {whole[0]} on it covers the whole picture" if whole else "in no layer does it cover") in text
     channels = {tile.pixels.shape[2] for tile in shown["Mistakes"].parts[0].rows[0].tiles}
     assert channels == {3}
 

@@ -126,6 +126,29 @@ def test_the_difference_is_that_of_the_worst_probability() -> None:
             deployed.difference(trained, lambda images, wrong=wrong: net(images) + wrong)
 
 
+def test_what_gives_no_probabilities_is_not_kept(parsimony, monkeypatch, tmp_path: Path) -> None:
+    sound = torch.tensor([[0.25, 0.75], [1, 0]])
+    deployed.check_probabilities(sound)
+    for wrong in (sound.log(), 2 * sound, torch.tensor([[-0.5, 1.5]]), sound * float("nan")):
+        with pytest.raises(ValueError, match="are no probabilities: no file was written"):
+            deployed.check_probabilities(wrong)
+    quantised = onnx_format._quantised
+
+    def ending_in_logarithms(*given):
+        model = quantised(*given)
+        next(node for node in model.graph.node if node.op_type == "Softmax").op_type = "LogSoftmax"
+        return model
+
+    monkeypatch.setattr(onnx_format, "_quantised", ending_in_logarithms)
+    assert "are no probabilities" in str(parsimony(EXAMPLE, "--int8", "--out", tmp_path / "net.onnx"))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_folder_is_no_file_to_write(out: str, parsimony) -> None:
+    assert parsimony(EXAMPLE, "--out", out) == f"error: {out} is a folder: name a file."
+
+
 @pytest.mark.parametrize("form", ["onnx", "safetensors"])
 def test_a_missing_extra_is_one_sentence(form: str, parsimony, monkeypatch) -> None:
     monkeypatch.setattr("parsimony.use.export.find_spec", lambda name: None)

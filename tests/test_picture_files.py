@@ -63,19 +63,35 @@ def test_palettes_and_bits(saved) -> None:
     assert (read(saved(bits), GREY)[0] == (DIGIT > 127) * 255).all()
 
 
-def test_sixteen_bits_are_scaled_not_cut_off(saved) -> None:
+@pytest.mark.parametrize("shape", [GREY, (3, 28, 28)])
+def test_sixteen_bits_are_scaled_not_cut_off(shape: tuple[int, int, int], saved) -> None:
     wide = Image.fromarray(DIGIT.astype(np.uint16) * 257)
     for name in ("a.png", "a.tif"):
-        pixels, _ = read(saved(wide, name), GREY)
-        assert (pixels[0] == DIGIT).all()
+        pixels, _ = read(saved(wide, name), shape)
+        assert (pixels == DIGIT).all()
 
 
-def test_floats_of_0_to_1_are_scaled(saved) -> None:
-    pixels, _ = read(saved(Image.fromarray(DIGIT.astype(np.float32) / 255), "a.tif"), GREY)
-    assert (pixels[0] == DIGIT).all()
+def test_sixteen_bits_of_which_one_value_is_transparent(saved) -> None:
+    wide = DIGIT.astype(np.uint16) * 257
+    pixels, _ = read(saved(Image.fromarray(wide), transparency=12345), GREY)
+    assert (pixels[0] == DIGIT).all(), "no pixel has that value"
+    bold = DIGIT > 127
+    for ink, paper, inverted in ((60000, 1000, False), (9000, 50000, True)):
+        drawn = Image.fromarray(np.where(bold, ink, paper).astype(np.uint16))
+        pixels, was = read(saved(drawn, transparency=paper), GREY)
+        assert was == inverted
+        assert (pixels[0][~bold] == 0).all(), "black behind light ink, and white behind dark"
+        level = round(ink / 257)
+        assert (pixels[0][bold] == (255 - level if inverted else level)).all()
+
+
+@pytest.mark.parametrize("shape", [GREY, (3, 28, 28)])
+def test_floats_of_0_to_1_are_scaled(shape: tuple[int, int, int], saved) -> None:
+    pixels, _ = read(saved(Image.fromarray(DIGIT.astype(np.float32) / 255), "a.tif"), shape)
+    assert (pixels == DIGIT).all()
     path = saved(Image.fromarray(np.full((28, 28), np.nan, np.float32)), "nan.tif")
     with pytest.raises(InputError, match=r"nan\.tif: it has pixels that are no numbers"):
-        read(path, GREY)
+        read(path, shape)
 
 
 def test_dark_on_light_is_inverted(saved) -> None:

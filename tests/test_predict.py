@@ -85,6 +85,8 @@ def test_a_broken_picture_is_named_and_skipped(pictures: Path, parsimony, capsys
     assert [Path(line.split()[0]).name for line in shown.out.splitlines()[1:]] == ["04.png", "06.png"]
     assert f"skipped: {pictures / '05.png'}: it is no picture" in shown.err
     assert f"skipped: {pictures / 'gone.png'}: there is no such file" in shown.err
+    assert parsimony(EXAMPLE, "x" * 300, pictures / "04.png") == "1 of 2 pictures skipped"
+    assert capsys.readouterr().err.count("xxx: there is no such file") == 1
     assert parsimony(EXAMPLE, pictures / "05.png") == "1 of 1 pictures skipped"
 
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in
         ("data.batch_size=103 trainer=ddp_cpu", "a batch of 1 of the 1,237 training images for 2 processes"),
         ("trainer.strategy=fsdp", "trainer.strategy takes one of auto, ddp, not fsdp"),
         ("data.validation=0 callbacks=[default,early_stopping]", "callbacks.early_stopping needs a validation split"),
+        ("data.validation=test callbacks=[default,early_stopping]", "would choose the last epoch by the test set"),
         ("augment.crop_padding=40", "crop_padding=40 is too much"),
         ("optimizer.betas=[2,3]", "Invalid beta parameter"),
         ("+optimizer.lrr=1", "unexpected keyword argument 'lrr'"),

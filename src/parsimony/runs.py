@@ -152,7 +152,7 @@ def replace_file(path: Path, text: str) -> None:
     """Writes beside `path` and renames, so that a reader sees the old file or the new one, never half of one."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
         beside.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # of a full disk Python does not tell the path

@@ -95,13 +95,15 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
     except RuntimeError as error:
         raise InputError(f"{path} is of another network than {folder / 'config.yaml'} describes.") from error
     source = build(OmegaConf.create(config["data"]["source"]), Source)
+    last = folder / "checkpoints" / LAST  # the other ends with the best epoch, its history too
+    history = read(last)["history"] if checkpoint != LAST and last.exists() else kept["history"]
     return Trained(
         folder,
         str(config["name"]),
         net.eval(),
         tuple(source.classes),
         source.shape,
-        kept["history"],
+        history,
         config,
         checkpoint,
         kept["epoch"] + 1,

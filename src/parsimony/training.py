@@ -262,6 +262,11 @@ def _callbacks(cfg: DictConfig) -> list[pl.Callback]:
             continue
         if cfg.data.validation == 0:
             raise InputError(f"callbacks.{name} needs a validation split: set data.validation above 0.")
+        if node["_target_"].endswith(".EarlyStopping") and monitor.startswith("watched_test/"):
+            raise InputError(
+                f"callbacks.{name} would choose the last epoch by the test set: hold out images, such as "
+                "data.validation=5000."
+            )
         if monitor not in logged:
             raise InputError(f"callbacks.{name}.monitor takes one of {', '.join(logged)}, not {monitor}.")
     return [build(node, pl.Callback) for node in nodes.values()]

@@ -1,6 +1,7 @@
 """What the page is told: about the network once, and for every drawing its answer and its maps."""
 
 import base64
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -33,16 +34,18 @@ class Artist:
                 f"pictures of {names}; parsimony explain shows what it learned."
             )
         self.trained = trained
+        self.id = secrets.token_hex(8)
         self.side = height
         self.like_trained: Callable[[Tensor, int], Tensor] = (
             like_uci if isinstance(trained.source(), Digits) else like_mnist
         )
 
     def network(self) -> dict[str, Any]:
-        """Name, classes, layers and the colours of the maps' numbers."""
+        """Name, classes, layers and the colours of the maps' numbers; `id` tells a page if the network was changed."""
         summary, epochs = summarize(self.trained.net, self.trained.shape), len(self.trained.history)
         scale = signed(torch.linspace(-1, 1, LEVELS)[None], 1.0)[0]
         return {
+            "id": self.id,
             "name": self.trained.name,
             "about": f"{summary.total:,} parameters, {epochs} epoch{'' if epochs == 1 else 's'}",
             "classes": self.trained.classes,
@@ -58,6 +61,7 @@ class Artist:
         with torch.no_grad():
             probabilities = self.trained.logits(image[None])[0].softmax(0).tolist()
         return {
+            "network": self.id,
             "probabilities": probabilities if image.any() else None,
             "picture": _coded((image * 255).round()),
             "maps": [_levels(stage.maps[0, :MOST_MAPS], largest(stage.maps)) for stage in self._stages(image)],

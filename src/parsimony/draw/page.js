@@ -87,7 +87,9 @@ async function ask() {
         body: drawing(),
       });
       if (!reply.ok) throw new Error(await reply.text());
-      tell(await reply.json());
+      const answer = await reply.json();
+      if (answer.network !== network.id) return location.reload(); // another draw command took the port
+      tell(answer);
     }
     get("about").textContent = network.text;
   } catch (error) {
@@ -131,7 +133,7 @@ function element(name, ...children) {
   return made;
 }
 
-(async () => {
+async function start() {
   network = await (await fetch("/network")).json();
   network.text = `${network.name}: ${network.about}. Nothing that you draw leaves this machine.`;
   document.title = `Draw a digit: ${network.name}`;
@@ -144,10 +146,13 @@ function element(name, ...children) {
     tiles.className = "tiles";
     for (let i = 0; i < layer.count; i++) {
       const canvas = element("canvas");
+      canvas.ariaHidden = "true"; // the title says what it is of
       [canvas.width, canvas.height] = [layer.width, layer.height];
       tiles.append(canvas);
     }
     get("maps").append(element("h3", layer.title), tiles);
   }
   changed();
-})();
+}
+
+start().catch(error => { get("about").textContent = `${error.message}. Does parsimony draw still run?`; });

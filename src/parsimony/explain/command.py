@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parsimony.errors import InputError
-from parsimony.use.arguments import parser, trained
+from parsimony.runs import replace_file
+from parsimony.use.arguments import not_a_folder, parser, trained
 
 if TYPE_CHECKING:
     from parsimony.trained import Trained
@@ -22,9 +22,7 @@ def main(arguments: Sequence[str]) -> None:
     made.add_argument("--picture", type=int, metavar="N", help=which)
     made.add_argument("--out", type=Path, metavar="FILE", help="the page; default: explain.html in RUN")
     typed = made.parse_args(arguments)
-    out = typed.out or typed.run / "explain.html"
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: name a file for the page.")
+    out = not_a_folder(typed.out or typed.run / "explain.html")
     explain(trained(typed), out, typed.picture)
     print(f"written: {out}")
 
@@ -36,4 +34,4 @@ def explain(network: "Trained", out: Path, picture: int | None = None) -> None:
 
     text = page(f"What {network.name} learned", sections(network, picture))
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    replace_file(out, text)

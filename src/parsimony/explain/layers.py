@@ -52,6 +52,11 @@ class Field:
     top: int
     place: tuple[int, int]  # row and column of that output in its map
 
+    def covers(self, height: int, width: int) -> bool:
+        """All of a picture of that size: a side as long as the picture's may lie beside its middle."""
+        down, right = self.top + self.side, self.left + self.side
+        return self.top <= 0 and self.left <= 0 and down >= height and right >= width
+
 
 def stages(net: nn.Module, images: Tensor) -> list[Stage]:
     """Of images (n, c, h, w), uint8 or floats in [0, 1]; the layers in the order they are called."""

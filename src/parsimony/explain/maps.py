@@ -81,9 +81,9 @@ def receptive_field(net: nn.Module, picture: Tensor, images: Tensor) -> Section:
         label = f"{field.name}: {field.side}x{field.side}, measured {side}x{side}"
         tiles.append(Tile(heat(picture, gradient), label, (field.left, field.top, field.side)))
         rows.append([field.name, field.kind, f"{field.side}", f"{side}", f"{field.jump}"])
-    side = max(picture.shape[1:])
-    whole = next((field.name for field in found if field.side >= side), None)
-    reach = f"from {whole} on it covers a picture's {side} pixels" if whole else "in no layer does it cover the picture"
+    height, width = picture.shape[1:]
+    whole = next((field.name for field in found if field.covers(height, width)), None)
+    reach = f"from {whole} on it covers the whole picture" if whole else "in no layer does it cover the whole picture"
     return Section(
         "Receptive field",
         [

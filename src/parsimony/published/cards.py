@@ -93,7 +93,8 @@ def _network(run: Result) -> str:
 def _recipe(row: Row) -> str:
     run, config = row.runs[0], row.runs[0].config
     augmented = {key: value for key, value in config["augment"].items() if value and value != "none"}
-    averaged = (config.get("callbacks") or {}).get("ema")
+    callbacks = config.get("callbacks") or {}
+    averaged, stopping = callbacks.get("ema"), callbacks.get("early_stopping")
     typed = [override for override in run.overrides if not override.startswith("hydra.")]
     command = row.command if run.name == row.name else shlex.join(["python", "train.py", *typed])
     rows = [
@@ -105,6 +106,7 @@ def _recipe(row: Row) -> str:
         ("label smoothing", str(config["label_smoothing"])),
         *([("distilled from", _teacher(run))] if run.teacher else []),
         ("weight averaging", f"EMA, {_object(averaged)}" if averaged else "none"),
+        *([("early stopping", _object(stopping))] if stopping else []),
         ("command", f"`{command}`"),
         ("made on", ", ".join(sorted({f"{r.device}, precision {r.precision}" for r in row.runs}))),
         ("versions", ", ".join(sorted({f"torch {r.versions['torch']}" for r in row.runs}))),

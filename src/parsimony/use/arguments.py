@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from parsimony.errors import InputError
+
 if TYPE_CHECKING:
     from parsimony.trained import Trained
 
@@ -31,6 +33,13 @@ def trained(typed: argparse.Namespace) -> "Trained":
     from parsimony.trained import BEST, load
 
     return load(typed.run, BEST if typed.best else LAST, typed.allow)
+
+
+def not_a_folder(out: Path) -> Path:
+    """The file to write. Raises InputError where there is a folder of that name."""
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: name a file.")
+    return out
 
 
 def short_name(name: str) -> str:

@@ -29,6 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="written to; by default the terminal")
     typed = parser.parse_args(arguments)
+    if typed.out:
+        shared.not_a_folder(typed.out)
     text = card(row_of(typed.result))
     if typed.out:
         replace_file(typed.out, text)

@@ -55,6 +55,13 @@ def difference(trained: Trained, run: Callable[[Tensor], Tensor]) -> float:
     return largest
 
 
+def check_probabilities(answers: Tensor) -> None:
+    """Raises InputError where a row of `answers` (n, classes) is none of probabilities."""
+    sums = answers.sum(1)
+    if not ((answers >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=TOLERANCE)):  # nor NaN
+        raise InputError("The exported network's answers are no probabilities: no file was written.")
+
+
 @contextmanager
 def kept_if_sound(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; becomes `path` at the end, or nothing where an error is raised."""

@@ -33,7 +33,7 @@ class Evaluation:
         averaged = f"averaged over {self.views}" if self.views else "one view an image"
         lines = [
             f"{self.name}, {self.weights}",
-            f"on {self.data}, {self.images:,} images, {averaged}",
+            f"on {self.data}, {self.images:,} images, {averaged}, in float32",
             "",
             f"accuracy           {accuracy} %, 95 % interval {low} to {high} (Wilson's)",
             f"loss               {self.loss:.4f}",

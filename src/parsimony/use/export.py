@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         "export",
         "A trained network as a file. onnx and torch take uint8 pictures (n, height, width, channels), any n, and\n"
         "give probabilities (n, classes): the preprocessing is inside. safetensors holds the weights alone. Each file\n"
-        "is read back and compared with the network before it is kept.",
+        "is read back before it is kept and has to answer as the network does; of 8 bits, with probabilities.",
         EXAMPLES,
     )
     parser.add_argument("--format", choices=FORMATS, default="onnx", help="default: onnx")
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"--int8 quantises ONNX files: leave out --format {typed.format}.")
     if missing := [package for package in packages if find_spec(package) is None]:
         raise InputError(f"--format {typed.format} needs {' and '.join(missing)}: pip install -e '.[export]'")
+    if typed.out:
+        shared.not_a_folder(typed.out)
     trained = shared.trained(typed)
     print(f"{trained.name}, {trained.weights}", file=sys.stderr)
     name = shared.short_name(trained.name) + ("-best" if typed.best else "")

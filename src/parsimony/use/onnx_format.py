@@ -21,7 +21,17 @@ from parsimony.data.datamodule import EVALUATION_BATCH, stratified
 from parsimony.data.sources import Split
 from parsimony.trained import Trained
 from parsimony.use.data import split_of
-from parsimony.use.deployed import INPUT, OUTPUT, deployed, difference, kept_if_sound, kilobytes, samples, written
+from parsimony.use.deployed import (
+    INPUT,
+    OUTPUT,
+    check_probabilities,
+    deployed,
+    difference,
+    kept_if_sound,
+    kilobytes,
+    samples,
+    written,
+)
 
 CALIBRATION = 500  # training images, their classes in proportion
 # Not the softmax: probabilities in steps of 1/256 would be a loss for nothing.
@@ -43,6 +53,7 @@ def export_with_int8(trained: Trained, path: Path) -> list[str]:
     second = path.with_stem(f"{path.stem}-int8")
     with kept_if_sound(second) as beside:
         onnx.save(small, beside)
+        check_probabilities(_session(beside)(samples(trained)))
     rows = [("float32", path), ("int8", second)]
     table = [f"{kind:<8} {kilobytes(file):>10}  {100 * accuracy(file, test):.2f} %" for kind, file in rows]
     return [

@@ -1,5 +1,6 @@
 """Picture files of any size, mode and format, brought to what a network takes."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
     Raises InputError for a folder without any.
     """
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # Path.is_dir raises for a name that is too long
             yield path
             continue
         endings = Image.registered_extensions()
@@ -40,11 +41,11 @@ def read(path: Path, shape: tuple[int, int, int], invert: str = "auto") -> tuple
     channels, height, width = shape
     decoded = _decoded(path, "L" if channels == 1 else "RGB", (4 * width, 4 * height))
     try:
-        image = _opaque(decoded)
+        image = _opaque(_in_eight_bits(decoded))
         if channels == 3:
             fitted = ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.BILINEAR)
             return np.asarray(fitted).transpose(2, 0, 1), False
-        grey = _grey(image)
+        grey = image.convert("L")
         border = _border(grey)
         pixels = np.asarray(_padded(grey, (width, height), border))[None]
     except (InputError, OSError, ValueError) as error:
@@ -55,8 +56,8 @@ def read(path: Path, shape: tuple[int, int, int], invert: str = "auto") -> tuple
 
 def _decoded(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
     """Upright. A JPEG is decoded in `mode` and no larger than it must be to hold `size`."""
-    if not path.is_file():
-        raise InputError(f"{path}: it is no file" if path.exists() else f"{path}: there is no such file")
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: it is no file" if os.path.exists(path) else f"{path}: there is no such file")
     try:
         with Image.open(path) as image:
             image.draft(mode, size)
@@ -72,6 +73,24 @@ def _decoded(path: Path, mode: str, size: tuple[int, int]) -> Image.Image:
         raise InputError(f"{path}: {_reason(error)}") from error
 
 
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Of grey in 16 or 32 bits its scaled values, as "L" or "LA": Pillow would cut off what is above 255."""
+    if image.mode == "F":
+        values = np.asarray(image, np.float64)
+        if not np.isfinite(values).all():
+            raise InputError("it has pixels that are no numbers")
+        scaled = values * (255 if values.max() <= 1 else 1)
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image, np.float64)
+        scaled = values / (257 if image.mode != "I" or values.max() > 255 else 1)
+    else:
+        return image
+    grey = Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):  # the one value that a PNG says is
+        grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
 def _opaque(image: Image.Image) -> Image.Image:
     """Without transparency."""
     if not image.has_transparency_data:
@@ -81,21 +100,6 @@ def _opaque(image: Image.Image) -> Image.Image:
     ink = np.average(np.asarray(with_alpha.convert("L")), weights=alpha) if alpha.any() else 0.0
     background = Image.new("RGBA", image.size, "black" if ink > LIGHT else "white")
     return Image.alpha_composite(background, with_alpha).convert("RGB")
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """As "L". Sixteen and 32-bit pictures are scaled, where Pillow would cut off what is above 255."""
-    if image.mode == "F":
-        values = np.asarray(image, np.float64)
-        if not np.isfinite(values).all():
-            raise InputError("it has pixels that are no numbers")
-        values = values * (255 if values.max() <= 1 else 1)
-    elif image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image, np.float64)
-        values = values / (257 if image.mode != "I" or values.max() > 255 else 1)
-    else:
-        return image.convert("L")
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
 
 
 def _border(grey: Image.Image) -> int:
