@@ -148,7 +148,7 @@ def test_what_a_run_was_computed_in_can_make_it_stale(
 
 @pytest.mark.parametrize(
     ("reported", "verdict"),
-    [(99.42, "beaten by 0.02, within noise"), (99.44, "met"), (99.49, "below by 0.05"), (None, "")],
+    [(99.42, "beaten by 0.02, within noise (± 0.04)"), (99.44, "met"), (99.49, "below by 0.05"), (None, "")],
 )
 def test_a_verdict_compares_what_is_printed(reported: float | None, verdict: str) -> None:
     published = row(made_up(0, 0.9943), made_up(1, 0.9944), made_up(2, 0.99446), reported=reported)
@@ -159,18 +159,18 @@ def test_a_verdict_compares_what_is_printed(reported: float | None, verdict: str
 def test_a_verdict_says_where_the_data_are_not_those_of_the_original() -> None:
     copy = replace(made_up(), data={"name": "mnist (a copy)", "publisher": False})
     assert row(copy, reported=99.20).verdict == "beaten by 0.24, on a copy"
-    assert row(copy, reported=99.25).verdict == "beaten by 0.19, within noise, on a copy"
+    assert row(copy, reported=99.25).verdict == "beaten by 0.19, within noise (± 0.21), on a copy"
 
 
 def test_one_run_tells_less_than_several() -> None:
-    assert row(made_up(), reported=99.25).verdict == "beaten by 0.19, within noise"  # binomial: 0.207
+    assert row(made_up(), reported=99.25).verdict == "beaten by 0.19, within noise (± 0.21)"  # binomial
     assert row(made_up(), reported=99.20).verdict == "beaten by 0.24"
 
 
 def test_tables_tell_means_from_single_runs() -> None:
     single, several = row(made_up()), row(made_up(), made_up(1, 0.9940, 0.9952))
     assert "99.44 % (n=1)" in short_table([single])
-    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01, within noise |" in short_table([several])
+    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01, within noise (± 0.44) |" in short_table([several])
     line = full_table([several]).splitlines()[-1]
     assert "| 99.44 99.40 | 99.51 ± 0.01 % (n=2) | 20 | a CPU, 2 cores, 1 thread, 32-true |" in line
     faster = replace(made_up(1), device="b CPU, 4 cores", seconds={"fit": 100.0, "epoch": 5.0})

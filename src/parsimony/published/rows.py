@@ -80,9 +80,9 @@ class Row:
             return verdict
         data = self.runs[0].data
         images = TEST_IMAGES.get(data["name"].partition(" ")[0])
-        noise = of_one_more_run([accuracy / 100 for accuracy in self.accuracies()], images)
-        if lead and abs(lead) <= 100 * noise:
-            verdict += ", within noise"
+        noise = 100 * of_one_more_run([accuracy / 100 for accuracy in self.accuracies()], images)
+        if lead and abs(lead) <= noise:
+            verdict += f", within noise (± {noise:.2f})"
         return verdict if data["publisher"] else f"{verdict}, on a copy"
 
 
