@@ -157,6 +157,8 @@ def test_what_is_no_override_at_all(override: str, refusal) -> None:
 def test_every_option_composes_and_instantiates(i: int, run, made_up_data: Path) -> None:
     """As many configs as the largest group has options; the other groups go round."""
     choices = {group: group_options(group)[i % len(group_options(group))] for group in GROUPS}
+    if choices["callbacks"] != "default":
+        choices["callbacks"] = f"[default,{choices['callbacks']}]"
     cfg = run(*(f"{group}={option}" for group, option in choices.items()), f"data.root={made_up_data}")
     if choices["trainer"] not in ("gpu", "ddp"):  # these two need a GPU
         instantiate(cfg.trainer, logger=False)
@@ -203,6 +205,14 @@ def test_typed_keys_reach_the_config(run) -> None:
 def test_a_watched_test_set_is_not_called_validation(validation: str, monitor: str, run) -> None:
     cfg = run(f"data.validation={validation}", "callbacks=[default,early_stopping]")
     assert cfg.callbacks.best.monitor == cfg.callbacks.early_stopping.monitor == monitor
+
+
+@pytest.mark.parametrize("callback", ["best", "early_stopping"])
+def test_of_losses_the_least_is_best(callback: str, run) -> None:
+    keys = ("callbacks=[default,early_stopping]", f"callbacks.{callback}.monitor=val/loss")
+    assert run("callbacks=[default,early_stopping]").callbacks[callback].mode == "max"
+    assert run(*keys).callbacks[callback].mode == "min"
+    assert run(*keys, f"callbacks.{callback}.mode=max").callbacks[callback].mode == "max"
 
 
 @pytest.mark.parametrize("there", [".", "runs", "runs/mnist_sep", "runs/mnist_sep/now"])

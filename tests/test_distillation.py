@@ -149,6 +149,16 @@ def test_teachers_that_are_refused(overrides: str, message: str, teacher_run: Re
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_teacher_of_other_files_may_have_seen_what_is_held_out(teacher_run: Result, tmp_path: Path) -> None:
+    shutil.copytree(teacher_run.folder, tmp_path / "teacher")
+    replace(teacher_run, data={**teacher_run.data, "sha256": {"digits.npz": "another"}}).write(tmp_path / "teacher")
+    keys = (*QUICK, f"distillation.teacher={tmp_path / 'teacher'}")
+    with pytest.raises(InputError, match="was trained on other files of digits than these, so perhaps on images that"):
+        train_in(tmp_path / "run", *keys)
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
+    assert train_in(tmp_path / "run", *keys, "data.validation=0").status == "completed"
+
+
 def test_a_teacher_answers_in_the_precision_of_its_student(teacher_run: Result, tmp_path: Path) -> None:
     taught = (f"distillation.teacher={teacher_run.folder}", "engine.precision=64-true")
     assert train_in(tmp_path / "run", *QUICK, *taught).status == "completed"

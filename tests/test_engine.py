@@ -92,7 +92,7 @@ def test_native_layers_are_for_a_cpu(precision: str) -> None:
     assert engine.layers_on(on_gpu=True) == "fast"
 
 
-@pytest.mark.parametrize("precision", ["64-true", "16-mixed"])
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
 def test_in_other_precisions_and_in_the_plain_engine_no_layer_is_native(precision: str) -> None:
     assert dataclasses.replace(FAST, precision=precision).layers_on(on_gpu=False) == "fast"
     assert PLAIN.layers_on(on_gpu=False) == "torch"

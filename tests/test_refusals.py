@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in
         ("+trainer.limit_val_batches=1", "There is no trainer.limit_val_batches here"),
         ("+trainer.check_val_every_n_epoch=2", "There is no trainer.check_val_every_n_epoch here"),
         ("data.train_images=1438", "data.train_images=1438 is more than the 1,437 training images of digits"),
+        ("engine.precision=16-mixed", "engine.precision=16-mixed is for GPUs: take bf16-mixed or 32-true on a CPU"),
         ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
         ("engine.precision=foo", "Precision 'foo' is invalid"),
     ],

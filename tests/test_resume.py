@@ -127,11 +127,18 @@ def test_a_run_that_moved_keeps_its_best_epoch(tmp_path: Path) -> None:
     assert all(torch.equal(weights, best[1][name]) for name, weights in best[0].items())
 
 
-@pytest.mark.parametrize("averaged", [(), ("callbacks=[default,ema]", "callbacks.ema.decay=0.9")], ids=["", "averaged"])
+STOPPED = ("callbacks=[default,ema,early_stopping]", "callbacks.early_stopping.patience=1", "optimizer.lr=1e-12")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("callbacks=[default,ema]", "callbacks.ema.decay=0.9"), STOPPED],
+    ids=["", "averaged", "averaged, stopped early"],
+)
 def test_a_run_that_broke_off_after_its_last_epoch_is_still_tested(
-    averaged: tuple[str, ...], tmp_path: Path, monkeypatch
+    more: tuple[str, ...], tmp_path: Path, monkeypatch
 ) -> None:
-    run = (*RUN, *averaged)
+    run = (*RUN, *more)
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "test_step", lambda *_: (_ for _ in ()).throw(PowerCut))
         with pytest.raises(PowerCut):

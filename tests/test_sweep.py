@@ -110,6 +110,15 @@ def test_two_processes_share_a_runs_folder_and_bad_runs_fail_alone(start: Start,
     assert (sweep / good / "output.log").read_text().count("epoch 1/1") == 1
 
 
+def test_a_seed_that_is_none_is_told_of_too(start: Start, tmp_path: Path) -> None:
+    code, _, err = end(start("-m", *SHORT, "seed=[1],0", "budget.parameters=1"))
+    assert code == 1, err
+    first, second = results(the_sweep(tmp_path)).values()
+    assert first.status == "failed: seed takes a whole number from 0 to 4294967295, not [1]."
+    assert second.status.startswith("failed: Over budget")
+    assert "2 of 2 runs failed: seed takes a whole number" in err[-1]
+
+
 def test_a_sweep_that_is_stopped_and_then_killed_goes_on(start: Start, tmp_path: Path) -> None:
     process = start("sweep=seeds", "sweep.seeds=2", *LONG)
     wait_for(tmp_path / "runs" / "sweeps", process)

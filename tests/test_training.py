@@ -9,11 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import RECORDS, group_options
 from short_runs import QUICK, QUIET, SHORT, events, same, scalars, train_in, weights
+from torch import nn
 
-from parsimony.callbacks import Reseed
+from parsimony.callbacks import EMA, Reseed
 from parsimony.classifier import Classifier
 from parsimony.data.sources import Digits
 from parsimony.nets.mnist import mnist_plain
@@ -192,6 +194,21 @@ def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypat
         for decay, tensors in zip([3 / 12, 4 / 13, 0.33, 0.33], after_step[1:], strict=True):
             average = decay * average + (1 - decay) * tensors[name]
         assert torch.allclose(saved[name], average, rtol=1e-5, atol=1e-7), name
+
+
+def test_averaged_weights_are_kept_where_the_network_trains() -> None:
+    """On a GPU too, which the network is moved to only after a callback's setup; "meta" stands for one."""
+    average, there, module = EMA(), torch.device("meta"), pl.LightningModule()
+    module.net = nn.Linear(2, 2)
+    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=there)), module, "fit")
+    assert {value.device for value in average._average_model.module.parameters()} == {there}
+
+
+def test_images_are_counted_in_low_precision_too(run: Run) -> None:
+    keys = ("engine.precision=bf16-true", "data.batch_size=617", "trainer.limit_train_batches=1.0")
+    (epoch,) = run(*SHORT, *keys).history
+    right = epoch["train/accuracy"] * 1237
+    assert right == pytest.approx(round(right), abs=1e-3)
 
 
 def test_early_stopping_ends_a_run(run: Run) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -51,6 +52,15 @@ class CtrlC(Callback):
     on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
 
+class StaysStopped(Callback):
+    """A run that broke off after early stopping had ended it trains no further: Lightning keeps the count alone."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
+        if any(reason != EarlyStoppingReason.NOT_STOPPED for reason in reasons):
+            trainer.should_stop = True
+
+
 class EMA(WeightAveraging):
     """Validates, tests and saves an exponential moving average of the weights and of batch norm's statistics.
 
@@ -61,6 +71,10 @@ class EMA(WeightAveraging):
     def __init__(self, decay: float = 0.999) -> None:
         super().__init__(multi_avg_fn=self._average)
         self.decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device  # the network is not moved to it yet, and Lightning takes its own
+        super().setup(trainer, pl_module, stage)
 
     def _average(self, averages: Any, values: Any, count: Tensor) -> None:
         steps = int(count) + 1  # the first is copied, not averaged

@@ -106,7 +106,8 @@ class Classifier(pl.LightningModule):
         # Summed here rather than in torchmetrics: its bookkeeping costs more than these networks' smallest layers.
         with torch.no_grad():
             correct = (logits.argmax(1) == labels).sum()
-            sums = torch.stack([loss * len(labels), correct, torch.full_like(loss, len(labels))])
+            precise = loss.float()  # bfloat16 counts to 256
+            sums = torch.stack([precise * len(labels), correct, torch.full_like(precise, len(labels))])
             self.totals += sums
         if due:
             self._log_step(sums)

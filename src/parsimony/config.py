@@ -57,6 +57,7 @@ def watched_tag(validation: int | str) -> str:
 ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
 
 OmegaConf.register_new_resolver("watched", watched_tag)  # ${watched:${data.validation}} in a config
+OmegaConf.register_new_resolver("best_is", lambda monitor: "min" if str(monitor).endswith("/loss") else "max")
 
 
 def check(cfg: DictConfig) -> None:
@@ -65,9 +66,10 @@ def check(cfg: DictConfig) -> None:
         config: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
+    overrides = HydraConfig.get().overrides.task
+    _check_choices(overrides)
     values = dict(leaves(config))
     check_values(values)
-    overrides = HydraConfig.get().overrides.task
     if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in overrides):
         raise InputError("allow_targets is taken from the command line only, never from a config file.")
     check_names(config, cfg.get("allow_targets") or [])
@@ -91,6 +93,18 @@ def check(cfg: DictConfig) -> None:
         elif has_rule and not key.startswith("callbacks."):
             raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
     check_parts(config)
+
+
+def _check_choices(overrides: Sequence[str]) -> None:
+    """Raises InputError for choices of a group that Hydra takes and nobody means."""
+    for override in overrides:
+        group, _, option = override.partition("=")
+        if group == "callbacks" and re.fullmatch(r"\w+", option) and option != "default":
+            raise InputError(
+                f"{override} would leave out those that keep a run's checkpoints: take '{group}=[default,{option}]'."
+            )
+        if group in _groups() and group not in ("callbacks", "logger") and option.startswith("["):
+            raise InputError(f"{group} takes one option, not the list {option}.")
 
 
 def check_parts(config: dict[str, Any]) -> None:
@@ -217,6 +231,8 @@ def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
         return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
         return f"{match[1]!r} names several values: add -m to run one after the other, or quote it to mean a text."
+    if match := re.match(r"Multiple values for (\w+)\.", text):
+        return f"{match[1]} is given already: leave out the +, as in {match[1]}=OPTION."
     if match := re.match(r"Sweep parameters '([^']+)'", text):
         return f"{match[1]!r} is a sweep: add -m to run it."
     if "HydraConfig was not set" in str(error.__cause__):

@@ -23,14 +23,23 @@ class Teacher:
     """A trained network, which answers the student's own augmented images.
 
     `weight`, 0 to 1, is its part of the loss; `temperature`, above 0, softens both networks' answers. `origin` tells
-    which run it comes from, for the student's result.json.
+    which run it comes from, for the student's result.json; `files` the sha256 of the data that it was trained on.
     """
 
-    def __init__(self, net: nn.Module, *, weight: float, temperature: float, origin: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        weight: float,
+        temperature: float,
+        origin: dict[str, Any],
+        files: dict[str, str] | None = None,
+    ) -> None:
         self.net = net.eval().requires_grad_(False)
         self.weight = weight
         self.temperature = temperature
         self.origin = origin
+        self.files = files
 
     def loss(self, images: Tensor, logits: Tensor, of_labels: Tensor) -> Tensor:
         """The weighted mean of the loss `of_labels` and the divergence of the student's `logits` (n, classes) from the
@@ -82,7 +91,23 @@ def teacher_of(config: dict[str, Any], data: ImageData, allow: Sequence[str]) ->
         "test_accuracy": result.final.test["accuracy"],
         "sha256": sha256,
     }
-    return Teacher(trained.net, weight=chosen["weight"], temperature=chosen["temperature"], origin=origin)
+    return Teacher(
+        trained.net,
+        weight=chosen["weight"],
+        temperature=chosen["temperature"],
+        origin=origin,
+        files=result.data.get("sha256"),
+    )
+
+
+def check_files(teacher: Teacher, data: ImageData) -> None:
+    """Of loaded `data`. Raises InputError where other files, in another order, were split for the teacher."""
+    assert data.images is not None
+    if isinstance(data.validation, int) and data.validation and teacher.files != data.images.sha256:
+        raise InputError(
+            f"distillation.teacher was trained on other files of {data.source.name} than these, so perhaps on images "
+            "that this run holds out to choose by: take a teacher trained on these, or data.validation=0."
+        )
 
 
 def _same_split(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:

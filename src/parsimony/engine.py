@@ -68,7 +68,9 @@ class Engine:
         return "native"
 
     def lightning_precision(self, on_gpu: bool) -> str:
-        """The Trainer's `precision`, "auto" resolved for the device."""
+        """The Trainer's `precision`, "auto" resolved for the device. Raises InputError for one it does not have."""
+        if self.precision == "16-mixed" and not on_gpu and not torch.backends.mps.is_available():
+            raise InputError("engine.precision=16-mixed is for GPUs: take bf16-mixed or 32-true on a CPU.")
         if self.precision != "auto":
             return self.precision
         if on_gpu:

@@ -82,6 +82,7 @@ RULES: dict[str, Rule] = {
     r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
     r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
+    r"callbacks\.early_stopping\.patience": _integer(0),
     r"callbacks\.ema\.decay": _number(0, 1, without_high=True),
     r"data\.download": (lambda value: isinstance(value, bool), "true or false"),
     r"data\.batch_size": _integer(1),
@@ -96,5 +97,6 @@ RULES: dict[str, Rule] = {
     r"trainer\.devices": _devices(),
     r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
     r"trainer\.strategy": _one_of("auto", "ddp"),
+    r"trainer\.use_distributed_sampler": (lambda value: value is False, "false: the data module shares the images out"),
     r"trainer\.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
 }

@@ -142,7 +142,8 @@ def refusal_recorded(cfg: DictConfig) -> Iterator[None]:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             overrides = list(HydraConfig.get().overrides.task)
-            Result(str(cfg.name), overrides, cfg.seed, status=f"failed: {error}").write(folder)
+            seed = cfg.seed if isinstance(cfg.seed, int) else 0  # what is refused may be the seed
+            Result(str(cfg.name), overrides, seed, status=f"failed: {error}").write(folder)
         else:
             remove_made()
         raise

@@ -114,4 +114,4 @@ def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option
 def _why_missing(checkpoint: str, config: dict[str, Any]) -> str:
     if checkpoint == BEST and config["data"].get("validation") == 0:
         return "without a validation split a run keeps only its last weights."
-    return "the run ended before its first epoch did."
+    return "the run ended before its first epoch did, or left out callbacks.last."

@@ -18,14 +18,14 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from torch import nn
 
 from parsimony import checkpoints, hparams, runs
-from parsimony.callbacks import CtrlC, Reseed
+from parsimony.callbacks import CtrlC, Reseed, StaysStopped
 from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.checks import check_batches, check_devices, check_outputs
 from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
-from parsimony.distillation import teacher_of
+from parsimony.distillation import check_files, teacher_of
 from parsimony.distributed.batch_norm import SyncOnCpu, check_shared
 from parsimony.distributed.group import Group, share_cores
 from parsimony.distributed.strategy import Together, environment_of, register
@@ -86,6 +86,8 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         engine.prepare(teacher.net, layers)
     check_budget(summary, cfg.trainer.max_epochs, max_parameters=cfg.budget.parameters, max_epochs=cfg.budget.epochs)
     group.load(data)
+    if teacher:
+        check_files(teacher, data)
     assert data.images is not None
 
     classifier = Classifier(
@@ -114,7 +116,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         pl.Trainer,
         **devices,
         **({"sync_batchnorm": False} if sync_on_cpu else {}),
-        callbacks=[Reseed(cfg.seed), CtrlC(), *_callbacks(cfg), Together(group)],
+        callbacks=[Reseed(cfg.seed), CtrlC(), StaysStopped(), *_callbacks(cfg), Together(group)],
         plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
         precision=engine.lightning_precision(on_gpu),

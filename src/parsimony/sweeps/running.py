@@ -137,6 +137,8 @@ class Sweep:
                 why = " ".join(result.status.removeprefix("failed: ").split()).rstrip(".")
                 reasons.setdefault(why, path.parent.name)
         told = [f"{reason} ({run})" for reason, run in reasons.items()]
+        if silent := self.plan.runs - len(self.results):
+            told.append(f"{silent} left no result.json")
         return "; ".join(
             told[:MOST_REASONS] + [f"and {len(told) - MOST_REASONS} other reasons"] * (len(told) > MOST_REASONS)
         )
