@@ -12,7 +12,7 @@ from test_published import made_up
 from parsimony.config import CONF
 from parsimony.published.pareto import pareto, public
 from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
-from parsimony.published.tables import ablation_table, record_table, time_table
+from parsimony.published.tables import ablation_table, record_table, smallest, time_table
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize
@@ -26,6 +26,17 @@ def row(*accuracies: float, change: str = "", overrides: tuple[str, ...] = ()) -
     runs = [replace(run, parameters={"total": 2472, "trainable": 2388}) for run in runs]
     aim = None if change else 99.40
     return Row("mnist_tiny", runs, 5, aim, "2,500 parameters", group="record", change=change, overrides=overrides)
+
+
+def test_the_smallest_network_is_the_one_whose_mean_reaches() -> None:
+    def sized(parameters: int, *accuracies: float) -> Row:
+        made = row(*accuracies)
+        runs = [replace(run, parameters={"total": parameters}) for run in made.runs]
+        return replace(made, network=f"mnist_{parameters}", runs=runs)
+
+    rows = [sized(900, *[99.39] * 5), sized(800, *[99.50] * 4), sized(1000, *[99.40] * 5), sized(2000, *[99.6] * 5)]
+    assert "is that of `mnist_1000`: 1,000 parameters, 99.40 ± 0.00 % (n=5)." in smallest(rows, at_least=99.40)
+    assert smallest(rows, at_least=99.70) == "No network here has a mean of 99.70 % over 5 seeds."
 
 
 def test_every_recipe_has_its_record() -> None:

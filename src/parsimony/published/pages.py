@@ -12,6 +12,7 @@ from parsimony.published.tables import (
     notes,
     record_table,
     short_table,
+    smallest,
     spread,
     sweep_table,
     time_table,
@@ -43,7 +44,7 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
         SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
         RECORDS: filled(
             RECORDS.read_text(),
-            record_table(records),
+            f"{record_table(records)}\n\n{smallest([*found, *records], at_least=99.40)}",
             time_table(results / TIME.name),
             ablation_table(records, ablation_rows(results)),
         ),

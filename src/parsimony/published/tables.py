@@ -116,6 +116,19 @@ def record_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def smallest(rows: Iterable[Row], at_least: float, seeds: int = 5) -> str:
+    """Which MNIST network with a mean of `at_least` (%) over `seeds` or more is the smallest, in a sentence."""
+    enough = [row for row in rows if len(row.runs) >= seeds and row.network.startswith("mnist")]
+    reach = [row for row in enough if round(statistics.mean(row.accuracies()), 2) >= at_least]
+    if not reach:
+        return f"No network here has a mean of {at_least:.2f} % over {seeds} seeds."
+    row = min(reach, key=lambda row: row.parameters)
+    return (
+        f"The smallest network here with a mean of at least {at_least:.2f} % of MNIST over {seeds} seeds is that of "
+        f"`{row.network}`: {row.parameters:,} parameters, {spread(row.accuracies())}."
+    )
+
+
 def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
     """What one change does to each record, in points, over the seeds that both have."""
     lines = [
