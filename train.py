@@ -19,7 +19,7 @@ from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
 from parsimony.sweeps.start import told_of
 
 # Threads that wait for each other in PyTorch (OpenMP's, by GCC) spin for milliseconds; beside another busy process they
-# spin away the time of the one they wait for. Fewer turns cost nothing measurable alone. Read when torch is loaded.
+# spin away the time of the one they wait for. Fewer turns cost little alone. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # Names the run's folder. The processes that a run starts inherit it, and so share the folder.
