@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from example_run import EXAMPLE, typed
+from example_run import EXAMPLE, copied, typed
 from hydra.utils import instantiate
 from safetensors import safe_open
 
@@ -147,6 +147,12 @@ def test_what_gives_no_probabilities_is_not_kept(parsimony, monkeypatch, tmp_pat
 @pytest.mark.parametrize("out", [".", "/"])
 def test_a_folder_is_no_file_to_write(out: str, parsimony) -> None:
     assert parsimony(EXAMPLE, "--out", out) == f"error: {out} is a folder: name a file."
+
+
+def test_a_folder_that_bears_the_usual_name_is_no_file_to_write(parsimony, tmp_path: Path) -> None:
+    folder = copied(tmp_path / "run")
+    (folder / "export" / "mnist_narrow.onnx").mkdir(parents=True)
+    assert parsimony(folder) == f"error: {folder}/export/mnist_narrow.onnx is a folder: name a file."
 
 
 @pytest.mark.parametrize("form", ["onnx", "safetensors"])

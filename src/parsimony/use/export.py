@@ -42,12 +42,11 @@ def main(arguments: Sequence[str]) -> None:
         raise InputError(f"--int8 quantises ONNX files: leave out --format {typed.format}.")
     if missing := [package for package in packages if find_spec(package) is None]:
         raise InputError(f"--format {typed.format} needs {' and '.join(missing)}: pip install -e '.[export]'")
-    if typed.out:
-        shared.not_a_folder(typed.out)
     trained = shared.trained(typed)
     print(f"{trained.name}, {trained.weights}", file=sys.stderr)
     name = shared.short_name(trained.name) + ("-best" if typed.best else "")
     path = typed.out or typed.run / "export" / f"{name}{ending}"
+    shared.not_a_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
 
     if typed.format == "onnx":
