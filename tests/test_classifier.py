@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -39,16 +40,21 @@ def make_classifier(**keys) -> Classifier:
     return Classifier(make_net(), partial(torch.optim.SGD, lr=LR), schedules.constant, classes=3, **keys)
 
 
-def fit(classifier: Classifier, epochs: int = 1) -> pl.Trainer:
-    trainer = pl.Trainer(
+def make_trainer(epochs: int = 1, precision: Any = "32-true") -> pl.Trainer:
+    return pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
+        precision=precision,
         num_sanity_val_steps=0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def fit(classifier: Classifier, epochs: int = 1) -> pl.Trainer:
+    trainer = make_trainer(epochs)
     trainer.fit(classifier, loader(1), loader(2))
     return trainer
 
@@ -117,6 +123,26 @@ def test_testing_scores_under_the_tag_it_was_given() -> None:
     classifier.test_tag = "test_at_best_validation"
     (metrics,) = trainer.test(classifier, loader(2), verbose=False)
     assert metrics == pytest.approx(evaluated_by_hand(classifier.net, "test_at_best_validation"), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "32-true"])
+def test_evaluation_is_summed_in_float32(precision: str) -> None:
+    """bfloat16 counts to 256."""
+    classifier = make_classifier()
+    dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
+    batches = [(torch.rand(500, 1, 2, 2).to(dtype), torch.randint(3, (500,))) for _ in range(20)]
+    trainer = make_trainer(precision=precision)
+    (metrics,) = trainer.test(classifier, DataLoader(batches, batch_size=None), verbose=False)
+    with torch.no_grad():
+        losses = [cross_entropy(classifier.net(images).float(), labels).item() for images, labels in batches]
+    assert metrics["test/loss"] == pytest.approx(sum(losses) / len(losses), rel=2e-3)
+
+
+def test_a_batch_without_images_counts_nothing() -> None:
+    """A process may have none of a small split."""
+    expected = make_trainer().test(make_classifier(), loader(2), verbose=False)
+    batches = [(torch.rand(0, 1, 2, 2), torch.zeros(0, dtype=torch.long)), *make_batches(2)]
+    assert make_trainer().test(make_classifier(), DataLoader(batches, batch_size=None), verbose=False) == expected
 
 
 def test_the_watched_test_set_is_not_called_validation() -> None:

@@ -124,6 +124,8 @@ def test_a_batch_norm_over_two_processes_is_that_of_the_whole_batch(
     expected = whole(torch.cat([images, images]))[: len(images)]
     torch.testing.assert_close(ours(images), expected)
     torch.testing.assert_close(ours[0].running_var, whole.running_var)
+    half = ours.bfloat16()
+    assert half(images.bfloat16()).dtype == half[0].running_var.dtype == torch.bfloat16
 
 
 def test_a_batch_norm_that_cannot_be_shared_is_refused() -> None:

@@ -85,7 +85,7 @@ def test_the_engine_replaces_layers_and_keeps_their_state(layers: str) -> None:
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", 32, "32", "bf16"])
 def test_native_layers_are_for_a_cpu(precision: str) -> None:
     engine = dataclasses.replace(FAST, precision=precision)
     assert engine.layers_on(on_gpu=False) == "native"
@@ -131,6 +131,25 @@ def test_auto_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pyte
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert FAST.lightning_precision(on_gpu=False) == "bf16-mixed"
     assert PLAIN.lightning_precision(on_gpu=False) == "32-true"
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16", 16])
+def test_float16_is_for_gpus(precision: str | int) -> None:
+    engine = dataclasses.replace(FAST, precision=precision)
+    assert engine.lightning_precision(on_gpu=True) == "16-mixed"
+    with pytest.raises(InputError, match=f"engine.precision={precision} is for GPUs"):
+        engine.lightning_precision(on_gpu=False)
+
+
+@pytest.mark.parametrize(("engine", "searches"), [(FAST, True), (PLAIN, False)])
+def test_the_plain_engine_leaves_a_gpu_as_it_is(
+    engine: Engine, searches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    dataclasses.replace(engine, allocator=False).start()
+    assert torch.backends.cudnn.benchmark == searches
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 PAGE_FAULTS = """

@@ -107,8 +107,10 @@ def test_schedules_move_both_rates() -> None:
     before = [p.clone() for p in net.parameters()]
     train(net, optimizer, 1)
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))
-    one_cycle(optimizer, total_steps=10, max_epochs=1, cycle_momentum=True, max_momentum=0.9)
-    assert optimizer.param_groups[0]["momentum"] == 0.9
+    one_cycle(optimizer, total_steps=10, max_epochs=1, cycle_momentum=True, max_momentum=0.8)
+    assert optimizer.param_groups[0]["momentum"] == 0.8
+    train(net, optimizer, 1)
+    assert optimizer.param_groups[1]["betas"] == (0.8, 0.999)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

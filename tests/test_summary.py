@@ -87,6 +87,16 @@ def test_known_receptive_fields() -> None:
     assert (pool.receptive_field, pool.jump) == (8, 6)
 
 
+@pytest.mark.parametrize(
+    ("side", "outputs", "field", "jump"),
+    [(10, 5, 2, 2), (10, 1, 10, 10), (10, 4, None, None), (11, 4, None, None), (4, 8, None, None), (5, 3, None, None)],
+)
+def test_windows_of_an_adaptive_pool(side: int, outputs: int, field: int | None, jump: int | None) -> None:
+    """Known where they lie at even steps. The largest counts."""
+    (pool,) = summarize(nn.Sequential(nn.AdaptiveAvgPool2d(outputs)), (1, side, side)).layers
+    assert (pool.receptive_field, pool.jump) == (field, jump)
+
+
 def test_kernels_need_not_be_square() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, (1, 5)), nn.Conv2d(1, 1, (3, 1)), nn.AvgPool2d(2, stride=1))
     assert [layer.receptive_field for layer in summarize(net, (1, 9, 9)).layers] == [5, 5, 6]

@@ -16,8 +16,10 @@ from short_runs import QUICK, QUIET, SHORT, events, same, scalars, train_in, wei
 from torch import nn
 
 from parsimony.callbacks import EMA, Reseed
+from parsimony.checks import check_clipping
 from parsimony.classifier import Classifier
 from parsimony.data.sources import Digits
+from parsimony.errors import InputError
 from parsimony.nets.mnist import mnist_plain
 from parsimony.runs import Result
 
@@ -81,6 +83,30 @@ def test_the_best_epoch_is_that_of_the_checkpoint(run: Run) -> None:
     assert result.best.epoch == torch.load(Path(result.folder) / "checkpoints" / "best.ckpt")["epoch"] + 1 == 2
     assert result.best.validation["accuracy"] == result.history[1]["val/accuracy"]
     assert result.seconds["epoch"] == sorted(epoch["seconds"] for epoch in result.history)[1]  # the median of three
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_gradients_are_clipped_in_bfloat16(optimizer: str, tmp_path: Path) -> None:
+    """Lightning refuses it for fused optimizers, though only float16's scaler would be in their way."""
+    keys = (*QUICK, f"optimizer={optimizer}", "optimizer.lr=0.01", "engine.precision=bf16-mixed")
+    losses = {
+        name: train_in(tmp_path / name, *keys, *more).final.train["loss"]
+        for name, more in {
+            "fused": ("trainer.gradient_clip_val=1e-4",),
+            "not fused": ("trainer.gradient_clip_val=1e-4", "optimizer.fused=false"),
+            "not clipped": (),
+        }.items()
+    }
+    assert losses["fused"] == pytest.approx(losses["not fused"], rel=1e-5)
+    assert optimizer != "sgd" or losses["fused"] != pytest.approx(losses["not clipped"], rel=1e-3)
+
+
+def test_clipping_what_float16_scales_is_refused() -> None:
+    check_clipping("16-mixed", 1.0, {"lr": 0.1})
+    check_clipping("16-mixed", None, {"fused": True})
+    check_clipping("bf16-mixed", 1.0, {"fused": True})
+    with pytest.raises(InputError, match=r"add optimizer\.fused=false"):
+        check_clipping("16-mixed", 1.0, {"fused": True})
 
 
 def test_low_precision_trains_and_draws(run: Run) -> None:

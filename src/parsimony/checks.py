@@ -1,6 +1,8 @@
 """What cannot be trained together: networks, data, batches and devices. Each raises InputError with the mend."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +27,15 @@ def check_devices(accelerator: str, devices: int | str | list[int]) -> None:
     most, there = (gpus, f"{gpus} GPUs") if on_gpu else (8 * cores, f"{cores} CPU cores, for at most 8 processes each")
     if isinstance(devices, int) and not 1 <= devices <= most:
         raise InputError(f"trainer.devices={devices} is out of range: this machine has {there}.")
+
+
+def check_clipping(precision: str, clip: float | None, optimizer: Mapping[str, Any]) -> None:
+    """float16's gradients are scaled until a fused optimizer steps, too late for what clips them."""
+    if precision == "16-mixed" and clip and optimizer.get("fused"):
+        raise InputError(
+            "trainer.gradient_clip_val does not go with a fused optimizer in engine.precision=16-mixed: add "
+            "optimizer.fused=false, or take bf16-mixed."
+        )
 
 
 def check_outputs(summary: Summary, data: ImageData, name: str) -> None:

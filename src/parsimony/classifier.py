@@ -8,6 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -84,6 +86,20 @@ class Classifier(pl.LightningModule):
         except Exception as error:
             raise _refused(error) from error
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        plugin = self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:  # Lightning refuses fused optimizers in all mixed precisions; only a scaler, float16's, is in their way
+            Precision.clip_gradients(
+                plugin, optimizer, gradient_clip_val or 0.0, GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            )
+
     def on_train_start(self) -> None:
         if self.teacher:
             self.teacher.net.to(self.device, next(self.net.parameters()).dtype)
@@ -157,6 +173,18 @@ class Classifier(pl.LightningModule):
         times = {"seconds": self.seconds, "elapsed": time.perf_counter() - self.fit_started}
         self.history.append({"epoch": self.current_epoch + 1, **times, **metrics})
 
+    def on_validation_start(self) -> None:
+        self._count_precisely("watched")
+
+    def on_test_start(self) -> None:
+        self._count_precisely("test")
+
+    def _count_precisely(self, stage: str) -> None:
+        """Where the network is of 16 bits Lightning makes the sums so too; bfloat16 counts to 256."""
+        loss: Any = self.evaluation[stage]
+        loss = loss["loss"]
+        loss.set_dtype(torch.promote_types(loss.dtype, torch.float32))
+
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("watched", self.watched, batch)
 
@@ -167,8 +195,9 @@ class Classifier(pl.LightningModule):
         images, labels = batch
         logits = self(images)
         metrics: Any = self.evaluation[stage]
-        metrics["loss"].update(cross_entropy(logits, labels, reduction="none"))
-        metrics["accuracy"].update(logits, labels)
+        if len(labels):  # a process may have no image of a small split
+            metrics["loss"].update(cross_entropy(logits, labels, reduction="none"))
+            metrics["accuracy"].update(logits, labels)
         values = {f"{tag}/loss": metrics["loss"], f"{tag}/accuracy": metrics["accuracy"]}
         self.log_dict(values, on_step=False, on_epoch=True, prog_bar=True, logger=stage == "test")
         return logits

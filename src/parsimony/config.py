@@ -121,6 +121,11 @@ def check_parts(config: dict[str, Any]) -> None:
             raise InputError(
                 f"callbacks.{name} keeps its filename and dirpath, where a run looks to go on: leave them."
             )
+        if node and node.get("save_on_train_epoch_end") is not True:
+            raise InputError(f"callbacks.{name}.save_on_train_epoch_end is true: else an epoch is not kept.")
+    last: Any = OmegaConf.load(CONF / "callbacks" / "default.yaml").last
+    if other := next((key for key in (config.get("callbacks") or {}).get("last") or {} if key not in last), None):
+        raise InputError(f"callbacks.last keeps every epoch: leave {other} out.")
     defaults: Any = (OmegaConf.load(CONF / "config.yaml").budget, OmegaConf.load(CONF / "trainer" / "default.yaml"))
     for group, known, others in zip(("budget", "trainer"), defaults, ((), _ALSO_OF_TRAINER), strict=True):
         supported = [*known, *others]

@@ -12,6 +12,8 @@ from parsimony.native import layers as native
 from parsimony.native.library import Unavailable, library
 from parsimony.nets.layers import FastDropout
 
+# Lightning's short names of what a Trainer reports by the long ones
+SHORT_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 # glibc's mallopt parameters (malloc.h)
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -23,7 +25,7 @@ class Engine:
     allocator: bool
     threads: int | None
     channels_last: bool
-    precision: str
+    precision: str | int
     layers: str
 
     def start(self) -> None:
@@ -32,9 +34,8 @@ class Engine:
             keep_freed_memory()
         if self.threads:
             torch.set_num_threads(self.threads)
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and self.layers != "torch":
             torch.backends.cudnn.benchmark = True
-            torch.set_float32_matmul_precision("high")
 
     def prepare(self, net: nn.Module, layers: str) -> nn.Module:
         """The same network with `layers` (native, fast or torch), in the memory format that it trains in."""
@@ -69,10 +70,11 @@ class Engine:
 
     def lightning_precision(self, on_gpu: bool) -> str:
         """The Trainer's `precision`, "auto" resolved for the device. Raises InputError for one it does not have."""
-        if self.precision == "16-mixed" and not on_gpu and not torch.backends.mps.is_available():
-            raise InputError("engine.precision=16-mixed is for GPUs: take bf16-mixed or 32-true on a CPU.")
-        if self.precision != "auto":
-            return self.precision
+        precision = SHORT_PRECISIONS.get(str(self.precision), str(self.precision))
+        if precision == "16-mixed" and not on_gpu and not torch.backends.mps.is_available():
+            raise InputError(f"engine.precision={self.precision} is for GPUs: take bf16-mixed or 32-true on a CPU.")
+        if precision != "auto":
+            return precision
         if on_gpu:
             return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
         in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -73,6 +73,8 @@ class Muon(torch.optim.Optimizer):
             _write_back(matrix, kernel)
             matrix.grad = None
 
+        if "momentum" in others:  # by a schedule that moves it, in every group
+            others["betas"] = (others["momentum"], others["betas"][1])
         self._adamw.param_groups[0] = others
         self._adamw.state = self.state
         self._adamw.step()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -230,11 +231,21 @@ def _geometry(module: nn.Module, before: tuple[int, ...], after: tuple[int, ...]
     if isinstance(module, nn.AvgPool2d):
         return _pair(module.kernel_size), _pair(module.stride)
     if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
-        sh, sw = before[0] // after[0], before[1] // after[1]
-        return (before[0] - (after[0] - 1) * sh, before[1] - (after[1] - 1) * sw), (sh, sw)
+        sides = [_adaptive(*side) for side in zip(before, after, strict=True)]
+        kernel, stride = zip(*sides, strict=True)
+        return (kernel, stride) if all(stride) else None
     # Whatever keeps height and width, and has no kernel of its own, works point by point.
     pointwise = before == after and not any(p.ndim > 2 for p in module.parameters())
     return ((1, 1), (1, 1)) if pointwise else None
+
+
+def _adaptive(before: int, after: int) -> Pair:
+    """The largest window of an adaptive pooling along one side, and the step between windows: 0 if they vary."""
+    starts = [index * before // after for index in range(after)]
+    ends = [-(-(index + 1) * before // after) for index in range(after)]
+    steps = {later - start for start, later in pairwise(starts)} or {before}
+    kernel = max(end - start for start, end in zip(starts, ends, strict=True))
+    return kernel, steps.pop() if len(steps) == 1 else 0
 
 
 def _macs(module: nn.Module, output: tuple[int, ...]) -> int:

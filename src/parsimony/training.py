@@ -20,7 +20,7 @@ from torch import nn
 from parsimony import checkpoints, hparams, runs
 from parsimony.callbacks import CtrlC, Reseed, StaysStopped
 from parsimony.checkpoint_files import CheckpointFiles
-from parsimony.checks import check_batches, check_devices, check_outputs
+from parsimony.checks import check_batches, check_clipping, check_devices, check_outputs
 from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
@@ -46,6 +46,7 @@ for message in (
     "smaller than the logging interval",
     "does not have many workers",
     "Total length of `list` across ranks is zero",  # no validation split
+    "The ``compute`` method of metric .* was called before",  # by a process that has no image of a small split
     "recommended to use `self.log.*sync_dist=True",  # of figures that are summed over the processes already
     "Experiment logs directory .* exists and is not empty",  # the run's own folder
     "Checkpoint directory .* exists and is not empty",
@@ -101,6 +102,8 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         hparams=settings(plain_config),
     )
     classifier.check_optimizer(cfg.trainer.max_epochs)
+    precision = engine.lightning_precision(on_gpu)
+    check_clipping(precision, cfg.trainer.gradient_clip_val, cfg.optimizer)
     folder = Path(cfg.folder)
     taught_by = teacher.origin["sha256"] if teacher else None
     checkpoint, at_step = checkpoints.to_resume(
@@ -119,7 +122,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         callbacks=[Reseed(cfg.seed), CtrlC(), StaysStopped(), *_callbacks(cfg), Together(group)],
         plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
-        precision=engine.lightning_precision(on_gpu),
+        precision=precision,
         default_root_dir=cfg.folder,
     )
     if trainer.world_size > 1 and not engine.threads:

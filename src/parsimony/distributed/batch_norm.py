@@ -45,8 +45,8 @@ class _Synced(nn.modules.batchnorm._BatchNorm):
         var = _Sum.apply(centred.square().sum(others)) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * count / (count - 1), self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * count / (count - 1)).to(self.running_var.dtype), self.momentum)
         scale = torch.rsqrt(var + self.eps) * self.weight
         return (centred * scale.view(channels) + self.bias.view(channels)).to(input.dtype)
 
