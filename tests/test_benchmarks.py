@@ -11,6 +11,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from parsimony.config import CONF
 from parsimony.nets.layers import FastDropout, conv
 from parsimony.published.pages import BEGIN, END, filled
+from parsimony.published.rows import current_config, read_runs, record_rows, rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
@@ -62,8 +63,21 @@ def test_a_failing_contender_ends_the_benchmark_and_says_why(tmp_path: Path) -> 
         bench.Worker(sys.executable, tmp_path / "log", **task).ready()
 
 
-def test_every_network_has_a_batch() -> None:
+def test_every_network_has_the_batch_of_its_recipe() -> None:
     assert set(bench.BATCH) == {path.stem for path in (CONF / "model").glob("*.yaml")}
+    found = {row.network: current_config(row.experiment).data.batch_size for row in rows()}
+    for experiment in (*(row.experiment for row in record_rows()), "teacher/mnist", "teacher/cifar"):
+        config = current_config(experiment)
+        found.setdefault(config.model._target_.rpartition(".")[2], config.data.batch_size)
+    assert {network: found[network] for network in bench.BATCH if network in found} == {
+        network: batch for network, batch in bench.BATCH.items() if network in found
+    }
+
+
+def test_all_runs_of_an_engine_had_its_layers() -> None:
+    for engine, folder in table.ENGINES.items():
+        layers = {run.layers or run.config["engine"]["layers"] for run in read_runs(folder)}
+        assert layers == {"native" if engine == "fast" else "torch"}
 
 
 def test_the_readmes_table_is_that_of_the_results() -> None:

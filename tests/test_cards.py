@@ -89,10 +89,12 @@ def test_a_run_of_another_recipe_is_not_measured_by_the_originals_figure(tmp_pat
 def test_what_has_no_card(parsimony, tmp_path: Path) -> None:
     assert "There is no result in" in str(parsimony(tmp_path))
     assert parsimony(EXAMPLE, "--out", tmp_path) == f"error: {tmp_path} is a folder: name a file."
-    (tmp_path / "result.json").write_text("{")
-    assert "cannot be read" in str(parsimony(tmp_path))
-    (tmp_path / "result.json").write_text(json.dumps({"final": None, "best": None, "other": 1}))
-    assert "cannot be read" in str(parsimony(tmp_path))
+    for content in ("{", "[" * 100_000, json.dumps({"final": None, "best": None, "other": 1})):
+        (tmp_path / "result.json").write_text(content)
+        assert "is damaged or no result of a run" in str(parsimony(tmp_path))
+    for lacking in ({"versions": {}}, {"config": {}}, {"data": {}}, {"macs": None}):
+        replace(RUN, **lacking).write(tmp_path)
+        assert "is damaged or no result of a run" in str(parsimony(tmp_path))
     replace(RUN, status="interrupted").write(tmp_path)
     assert "mnist_narrow, seed 0, is not: interrupted." in str(parsimony(tmp_path))
     with pytest.raises(InputError, match="several recipes"):

@@ -127,9 +127,10 @@ def test_a_crafted_checkpoint_runs_nothing(folder: Path, tmp_path: Path) -> None
     assert not (tmp_path / "proof").exists()
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path, monkeypatch) -> None:
-    path = tmp_path / "last.ckpt"
-    (tmp_path / ".last.ckpt.1").write_text("of a process that was killed")
+@pytest.mark.parametrize("name", ["last.ckpt", "epoch=[3].ckpt"])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(name: str, tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / name
+    (tmp_path / f".{name}.1").write_text("of a process that was killed")
     files = CheckpointFiles()
     files.save_checkpoint({"epoch": 0}, path)
     with monkeypatch.context() as patch:
@@ -137,6 +138,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path: Path,
         with pytest.raises(OSError, match="No space left"):
             files.save_checkpoint({"epoch": 1}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 0}
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
     files.save_checkpoint({"epoch": 1}, path)
-    assert torch.load(tmp_path / "previous.ckpt", weights_only=True) == {"epoch": 0}
+    if name == "last.ckpt":
+        assert torch.load(tmp_path / "previous.ckpt", weights_only=True) == {"epoch": 0}

@@ -6,6 +6,7 @@ import pytest
 from short_runs import QUICK, QUIET, train_in
 from torch import Tensor, nn
 
+from parsimony.endings import status
 from parsimony.errors import InputError, RunError
 from parsimony.runs import Result, replace_file
 
@@ -92,3 +93,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     replace_file(tmp_path / "other", "old")
     replace_file(tmp_path / "other", "new")
     assert (tmp_path / "other").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RunError("out of luck"), "failed: out of luck"),
+        (MemoryError(), "failed: MemoryError"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_a_result_says_of_the_end(error: BaseException, expected: str) -> None:
+    assert status(error) == expected

@@ -112,6 +112,8 @@ def test_a_recipe_of_our_own_keeps_the_network_and_the_epochs(network: str) -> N
         ("data.augment_epochs=15", ["data.augment_epochs"]),
         ("augment=digits", ["augment"]),
         ("trainer.max_epochs=5", ["trainer.max_epochs"]),
+        ("trainer.gradient_clip_val=1", ["trainer.gradient_clip_val"]),
+        ("+trainer.limit_train_batches=0.5", ["trainer.limit_train_batches"]),
         ("callbacks=[default,ema]", ["callbacks.ema.decay"]),
         ("label_smoothing=0.1", ["label_smoothing"]),
         ("data=fashion_mnist", ["data.source.name"]),

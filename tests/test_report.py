@@ -22,7 +22,7 @@ from parsimony.report.command import main
 from parsimony.report.page import commands, page
 from parsimony.report.read import read_runs
 from parsimony.report.run import Run
-from parsimony.report.settings import Setting, group, verdicts
+from parsimony.report.settings import Setting, group, short, verdicts
 
 PATIENCE = 3.0  # seconds of processor time on a busy machine for what takes one on an idle one
 NOISY = [0.9930, 0.9932, 0.9934]  # sd 0.0002
@@ -100,6 +100,8 @@ def test_a_typed_group_is_a_column() -> None:
 def test_keys_with_the_same_end_keep_their_whole_name() -> None:
     settings = grouped(*(run(optimizer__lr=lr, scheduler__lr=lr) for lr in (0.1, 0.2)))
     assert settings[0].label() == "optimizer.lr=0.1 scheduler.lr=0.1"
+    assert short("model._target_", ["model._target_"]) == "model"
+    assert short("model._target_", ["model._target_", "model"]) == "model._target_"
 
 
 def test_runs_of_other_programs_without_hyperparameters_are_settings_of_their_own() -> None:
@@ -249,6 +251,24 @@ def test_data_sets_have_winners_of_their_own() -> None:
         "On mnist: a has nothing to compare with: 99.00 % (n=1) on validation images.",
         "On cifar10: b has nothing to compare with: 80.00 % (n=1) on validation images.",
     ]
+
+
+def test_what_has_not_ended_is_on_the_data_of_what_has() -> None:
+    """Only at its end does a run tell that its files are a copy."""
+    ended = run(files="cifar10 (copy), 12345678", data="cifar10 (copy)", data__source__name="cifar10")
+    unfinished = run(ended=False, data="cifar10", data__source__name="cifar10")
+    grouped(ended, unfinished)
+    assert unfinished.data == "cifar10 (copy)"
+
+
+def test_data_sets_with_names_alike_have_pictures_each(tmp_path: Path) -> None:
+    for name in ("my data", "my-data"):
+        our_run(tmp_path / name, data={"name": name})
+    runs, warnings = read_runs([tmp_path])
+    assert {name for name in plots.figures(group(runs, warnings)) if "curves" in name} == {
+        "curves-my-data",
+        "curves-my-data-2",
+    }
 
 
 def test_no_accuracy_at_all() -> None:
@@ -502,7 +522,9 @@ def test_the_command(sweep: Path, tmp_path: Path) -> None:
     assert (
         shown[-1] == f"written: {tmp_path / 'out' / 'index.html'}, and curves, pace, heat-map beside it as PNG and SVG"
     )
-    assert (tmp_path / "out" / "index.html").read_text().startswith("<!doctype html>")
+    written = (tmp_path / "out" / "index.html").read_text()
+    assert written.startswith("<!doctype html>")
+    assert f"parsimony report {sweep} --out {tmp_path / 'out'}" in written
 
 
 @pytest.mark.parametrize("form", ["csv", "markdown", "json"])

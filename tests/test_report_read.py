@@ -22,7 +22,8 @@ from parsimony.report import read
 from parsimony.report.events import read_log
 from parsimony.report.read import read_runs
 from parsimony.report.run import ALIVE, Run
-from parsimony.report.tags import meaning
+from parsimony.report.settings import group
+from parsimony.report.tags import LEARNING_RATE, meaning
 from parsimony.resume import default_settings, own_keys
 
 KERAS = Path(__file__).parent / "files" / "keras"  # what Keras 3.15 on TensorFlow wrote in three epochs
@@ -169,6 +170,47 @@ def test_a_plain_summary_writer(tmp_path: Path) -> None:
     assert list(run.series["train/accuracy"]) == [500, 1000]
 
 
+def test_folders_called_by_a_tag_are_runs(tmp_path: Path) -> None:
+    for name, accuracy in (("", 0.6), ("lr_0.1", 0.8), ("lr_0.01", 0.9)):
+        write_events(tmp_path / "runs" / name, {"val_acc": {1: accuracy}, "lr": {1: 0.1}})
+    runs, _ = read_runs([tmp_path])
+    assert sorted(run.final["validation/accuracy"] for run in runs) == pytest.approx([0.6, 0.8, 0.9])
+
+
+@pytest.mark.parametrize(
+    "content", ["data: cifar10", "data: {source: cifar10}", "data:", "data: {source: {}}\ntrainer: gpu"]
+)
+def test_a_config_of_another_program(content: str, tmp_path: Path) -> None:
+    write_events(tmp_path, {"val_acc": {1: 0.9}})
+    (tmp_path / "config.yaml").write_text(f"name: a\nfolder: b\nseed: 1\n{content}\n")
+    assert only(tmp_path).status == "event files only"
+
+
+def test_yaml_that_json_does_not_know(tmp_path: Path) -> None:
+    for name, month in (("a", "01"), ("b", "02")):
+        write_events(tmp_path / name, {"val_acc": {1: 0.9}})
+        (tmp_path / name / "hparams.yaml").write_text(
+            f"when: 2024-{month}-01\nlayers: [{{1: a, b: c}}, {{2024-01-01: d}}]\nkinds: !!set {{b, a}}\n"
+        )
+    runs, warnings = read_runs([tmp_path])
+    assert runs[0].hyperparameters == {
+        "when": "2024-01-01",
+        "layers": [{"1": "a", "b": "c"}, {"2024-01-01": "d"}],
+        "kinds": ["a", "b"],
+    }
+    assert [setting.label() for setting in group(runs, warnings)] == ["when=2024-01-01", "when=2024-02-01"]
+    (tmp_path / "a" / "hparams.yaml").write_text("&a [*a]: 1\nb: &b [*b]\n")
+    _, warnings = read_runs([tmp_path])
+    assert any("hparams.yaml cannot be read" in warning for warning in warnings)
+
+
+def test_what_is_counted_in_steps_beside_epochs_is_left_out(tmp_path: Path) -> None:
+    write_events(tmp_path, {"epoch_accuracy": {0: 0.5, 1: 0.6}, "epoch_loss": {0: 2, 1: 1}, "lr": {0: 0.1, 200: 0.2}})
+    run = only(tmp_path)
+    assert (run.unit, run.epochs) == ("epoch", 2)
+    assert LEARNING_RATE not in run.series
+
+
 def test_an_experiment_called_test_is_a_run_of_its_own(tmp_path: Path) -> None:
     for name in ("test", "other"):
         write_events(tmp_path / name, {"train/loss": {1: 0.1}, "val/accuracy": {1: 0.9}})
@@ -239,7 +281,11 @@ def test_a_record_that_is_no_event(tmp_path: Path) -> None:
     assert "a record holds no event" in warning
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"accuracy": 0.9}', "null", '{"final": 3, "best": null}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"accuracy": 0.9}', "null", '{"final": 3, "best": null}', "[" * 100_000],
+    ids=range(8),
+)
 def test_a_result_that_is_not_ours_or_damaged(content: str, tmp_path: Path) -> None:
     our_run(tmp_path / "a")
     (tmp_path / "b").mkdir()
@@ -284,6 +330,13 @@ def test_a_run_of_ours_that_has_not_ended(age: int, status: str, tmp_path: Path)
     assert run.hyperparameters == {**defaults, **kept}
     assert run.final["validation/accuracy"] == pytest.approx(0.98)
     assert "ends within a record" in warning
+
+
+def test_a_run_of_ours_in_its_first_epoch(tmp_path: Path) -> None:
+    config = {"name": "a", "folder": "x", "seed": 4, "trainer": {"max_epochs": 20}, "data": {"source": {}}}
+    (tmp_path / "config.yaml").write_text(yaml.dump(config))
+    write_events(tmp_path, {"lr-Adam": {0: 0.1, 50: 0.2}})
+    assert only(tmp_path).status.startswith("still running: epoch 0 of 20")
 
 
 def test_a_young_run_of_another_program_may_still_be_running(tmp_path: Path) -> None:

@@ -103,13 +103,20 @@ def test_nor_where_it_broke_off_before_its_first_checkpoint(tmp_path: Path) -> N
     assert curves(tmp_path / "broken") == curves(tmp_path / "unbroken")
 
 
-@pytest.mark.parametrize("step", [STEPS - 1, 2 * STEPS + 3], ids=["before its first checkpoint", "after its second"])
-def test_nor_has_the_csv_file(step: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("step", "damage"),
+    [
+        pytest.param(STEPS - 1, "1,2", id="before its first checkpoint"),
+        pytest.param(2 * STEPS + 3, "1,2", id="after its second, amid a line"),
+        pytest.param(2 * STEPS + 3, f"{'x,' * 100}x\n{'3.5,' * 100}\n", id="after its second, by lines of no run"),
+    ],
+)
+def test_nor_has_the_csv_file(step: int, damage: str, tmp_path: Path) -> None:
     run = (*RUN, "logger=csv")
     train_in(tmp_path / "unbroken", *run)
     break_off(tmp_path / "broken", step, *run)
     with (tmp_path / "broken" / "metrics.csv").open("a") as file:
-        file.write("1,2")  # the power went amid a line
+        file.write(damage)
     train_in(tmp_path / "broken", *run)
     assert table(tmp_path / "broken") == table(tmp_path / "unbroken")
 

@@ -162,3 +162,6 @@ def test_the_commit_and_whether_files_differ(change: str | None, dirty: bool, tm
     if change:
         (tmp_path / change).write_text("changed")
     assert runs.commit() == (git("rev-parse", "HEAD").strip(), dirty)
+    monkeypatch.setattr(runs, "PROJECT", tmp_path / "within")
+    (tmp_path / "within").mkdir()
+    assert runs.commit() == (None, None)  # another project's

@@ -1,5 +1,6 @@
 """How a run writes its checkpoints: whole or not at all, the one before kept."""
 
+import glob
 import io
 import os
 from pathlib import Path
@@ -37,7 +38,7 @@ class CheckpointFiles(TorchCheckpointIO):
                 path.replace(path.with_name(PREVIOUS))
             beside.replace(path)
         finally:
-            for left in path.parent.glob(f".{path.name}.*"):  # this one, or that of a process that was killed
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # or of a process that was killed
                 left.unlink()
 
     def load_checkpoint(self, path: Any, *arguments: Any, **keywords: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from parsimony.interrupts import INTERRUPTED, TERMINATED
 def status(error: BaseException) -> str:
     """What result.json says of a training that `error` ended."""
     interrupted = isinstance(error, SystemExit | KeyboardInterrupt | SIGTERMException)
-    return "interrupted" if interrupted else f"failed: {error or type(error).__name__}"
+    return "interrupted" if interrupted else f"failed: {str(error) or type(error).__name__}"
 
 
 def quiet_about_disks(failed: threading.ExceptHookArgs) -> None:

@@ -1,6 +1,7 @@
 """Lightning's CSV logger begins its file anew each time; a run that goes on needs the rows it has."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class CSVLogger(loggers.CSVLogger):
             return super().experiment
         rows = self._rows()  # read now: Lightning's writer removes the file
         writer = super().experiment
-        writer.metrics = [row for row in rows if int(row["step"]) < self._purge_step]
+        writer.metrics = [row for row in rows if _step(row) < self._purge_step]
         writer.save()
         return writer
 
@@ -31,5 +32,14 @@ class CSVLogger(loggers.CSVLogger):
         path = Path(self.log_dir, ExperimentWriter.NAME_METRICS_FILE)
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
-            return [row for row in csv.DictReader(file) if None not in row.values()]  # None: a line cut off
+        with path.open(newline="", errors="replace") as file:
+            # None: a line that is cut off, or longer than the header
+            return [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+
+
+def _step(row: dict[str, Any]) -> float:
+    """Beyond all others where the row is damaged: it is not kept."""
+    try:
+        return int(row["step"])
+    except (KeyError, ValueError):
+        return math.inf

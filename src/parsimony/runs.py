@@ -80,7 +80,11 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        content = all_printable(json.loads(path.read_text()))
+        """Raises FileNotFoundError; ValueError, TypeError, KeyError or AttributeError for what no run wrote."""
+        try:
+            content = all_printable(json.loads(path.read_text()))
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
         for name in ("final", "best"):
             content[name] = Epoch(**content[name]) if content[name] else None
         return cls(**content, folder=str(path.parent))
@@ -167,6 +171,8 @@ def versions() -> dict[str, str]:
 
 def commit() -> tuple[str | None, bool | None]:
     """The project's git commit and whether its files differ from it; (None, None) outside a checkout."""
+    if (top := _git("rev-parse", "--show-toplevel")) is None or Path(top) != PROJECT.resolve():
+        return None, None
     head, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     return head, None if status is None else bool(status)
 

@@ -21,6 +21,7 @@ Records = dict[str, dict[str, Any]]
 # What defines a recipe. All else (folders, loggers, threads) may change without making its results stale.
 RECIPE = (
     *("model", "augment", "optimizer", "scheduler", "label_smoothing", "distillation", "trainer.max_epochs"),
+    *("trainer.gradient_clip_val", "trainer.gradient_clip_algorithm", "trainer.limit_train_batches"),
     *("callbacks.ema.decay", "callbacks.early_stopping"),
     *("data.source.name", "data.batch_size", "data.validation", "data.train_images", "data.augment_epochs"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from parsimony.report import table
 from parsimony.report.read import read_runs
 from parsimony.report.settings import group, verdicts
+from parsimony.runs import replace_file
 
 EPILOG = """
 examples:
@@ -43,6 +44,7 @@ def report(folders: Sequence[Path], out: Path | None = None, form: str | None = 
 
     Without a form `out` is by default report/ in the first folder. Raises InputError where there is no run.
     """
+    given = out is not None
     runs, warnings = read_runs(folders)
     settings = group(runs, warnings)
     sentences, unfinished = verdicts(settings), table.not_in_table(runs)
@@ -68,8 +70,8 @@ def report(folders: Sequence[Path], out: Path | None = None, form: str | None = 
 
     pictures = draw(settings, out)
     title = f"Report on {', '.join(map(str, folders))}"
-    command = shlex.join(["parsimony", "report", *map(str, folders)])
+    command = shlex.join(["parsimony", "report", *map(str, folders), *(["--out", str(out)] if given else [])])
     path = out / "index.html"
-    path.write_text(page(title, settings, sentences, unfinished, warnings, pictures, command), encoding="utf-8")
+    replace_file(path, page(title, settings, sentences, unfinished, warnings, pictures, command))
     written = f"written: {path}, and {', '.join(pictures)} beside it as PNG and SVG"
     print(f"\n{written}", file=sys.stderr if form else sys.stdout)

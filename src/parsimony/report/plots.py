@@ -64,8 +64,12 @@ def figures(settings: Sequence[Setting]) -> dict[str, Figure]:
     """All that have something to show; of several data sets each has its own."""
     found: dict[str, Figure | None] = {}
     data_sets = by_data(settings)
+    suffixes: list[str] = []
     for data, compared in data_sets.items():
         suffix = "-" + (re.sub(r"[^A-Za-z0-9]+", "-", data).strip("-") or "other") if len(data_sets) > 1 else ""
+        suffixes.append(suffix)
+        if (alike := suffixes.count(suffix)) > 1:
+            suffix += f"-{alike}"
         for unit, unit_suffix in (("epoch", suffix), ("step", f"{suffix}-steps")):
             there = [setting for setting in compared if setting.first.unit == unit]
             found[f"curves{unit_suffix}"] = curves(there, unit)

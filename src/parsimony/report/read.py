@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import re
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -73,7 +74,10 @@ def _read_logs(event_files: dict[Path, list[str]]) -> dict[Path, Log]:
     if len(event_files) < POOL or cores == 1:
         return dict(zip(folders, map(read_log, folders, names), strict=True))
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(folders, pool.map(read_log, folders, names, chunksize=4), strict=True))
+        heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit: Ctrl-C ends this one alone
+        logs = pool.map(read_log, folders, names, chunksize=4)
+        signal.signal(signal.SIGINT, heeded)
+        return dict(zip(folders, logs, strict=True))
 
 
 def _parts(logs: dict[Path, Log]) -> dict[Path, dict[str, Log]]:
@@ -87,7 +91,8 @@ def _parts(logs: dict[Path, Log]) -> dict[Path, dict[str, Log]]:
         parent = logs.get(folder.parent)
         named = set().union(*map(splits, log.scalars))
         keras_part = folder.name if folder.name in SPLIT_OF and named <= {SPLIT_OF[folder.name]} else None
-        prefixes = [tag.replace("/", "_") + "_" for tag in log.scalars]
+        # SummaryWriter.add_scalars writes one tag into a folder that is called by it
+        prefixes = [tag.replace("/", "_") + "_" for tag in log.scalars] if len(log.scalars) == 1 else []
         added = next((folder.name.removeprefix(p) for p in prefixes if folder.name.startswith(p)), None)
         if keras_part or (added and parent):
             runs.setdefault(folder.parent, {})[keras_part or added or ""] = log

@@ -106,13 +106,15 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     )
     age = time.time() - max(log.written for log in parts.values())
     config = _yaml(folder / "config.yaml", warnings)
-    if {"name", "folder", "seed", "trainer", "data"} <= config.keys():
+    trainer, data = config.get("trainer"), config.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    if {"name", "folder", "seed"} <= config.keys() and isinstance(trainer, dict) and isinstance(source, dict):
         run.name, run.seed = printable(config["name"]), config["seed"]
         run.hyperparameters = _what_was_trained(config)
-        run.data = config["data"].get("source", {}).get("name")
+        run.data = source.get("name")
         run.ended = False
-        run.status = f"{'still running' if age < ALIVE else 'broke off'}: epoch {run.epochs} of "
-        run.status += f"{config['trainer'].get('max_epochs')}, last written {_duration(age)} ago"
+        run.status = f"{'still running' if age < ALIVE else 'broke off'}: epoch {run.epochs or 0} of "
+        run.status += f"{trainer.get('max_epochs')}, last written {_duration(age)} ago"
         return run
     logged = next((log.hyperparameters for log in parts.values() if log.hyperparameters), None)
     logged = logged or _yaml(folder / "hparams.yaml", warnings)
@@ -144,13 +146,13 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
         last_steps = {epoch: step for step, epoch in sorted(log.scalars.get("epoch", {}).items()) if 0 <= epoch < 1e9}
         ends.update({step: epoch + 1 for epoch, step in last_steps.items()})
     known = sorted(ends)
-    series = {}
-    unit = "epoch"
+    series: dict[str, dict[str, Points]] = {"epoch": {}, "step": {}}
     for what, found in candidates.items():
         _, tag, points = min(found, key=lambda candidate: candidate[:2])
         steps, values = list(points), np.array(list(points.values()))
         if what.endswith("accuracy") and np.nanmax(values, initial=0) > 1.5:
             values = values / 100
+        unit = "epoch"
         if len(known) > 1:
             last, epochs = known[-1], ends[known[-1]]
             later = last + 1000 * (last + 1) / epochs  # an epoch that has not ended takes as long as those before it
@@ -159,8 +161,10 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
             x = [step + 1.0 for step in steps]
         else:
             x, unit = list(map(float, steps)), "step"
-        series[what] = dict(sorted(zip(x, values.tolist(), strict=True)))
-    return series, unit
+        series[unit][what] = dict(sorted(zip(x, values.tolist(), strict=True)))
+    # One for all: what is counted otherwise than most accuracies is left out.
+    unit = max(series, key=lambda unit: (sum(what.endswith("accuracy") for what in series[unit]), len(series[unit])))
+    return series[unit], unit
 
 
 def _what_was_trained(config: dict[str, Any]) -> dict[str, Any]:
@@ -182,12 +186,23 @@ def _yaml(path: Path, warnings: list[str]) -> dict[str, Any]:
     """Empty where there is none, or no mapping in it."""
     try:
         content = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return _plain(content) if isinstance(content, dict) else {}
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # a node may hold itself
         warnings.append(f"{path} cannot be read: {str(error).splitlines()[0]}")
         return {}
-    return content if isinstance(content, dict) else {}
+
+
+def _plain(node: Any) -> Any:
+    """As JSON could hold it: YAML knows other keys than texts, and dates and sets."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, set):
+        return sorted(map(str, node))
+    if isinstance(node, list | tuple):
+        return [_plain(value) for value in node]
+    return node if node is None or isinstance(node, str | int | float) else str(node)
 
 
 def _duration(seconds: float) -> str:

@@ -77,7 +77,10 @@ class Setting:
 def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
     """The settings of `runs`, best first; other data files make another. Of a run without a config there is none."""
     grouped: dict[str, list[Run]] = {}
+    data = {_source(run): run.data for run in runs if run.files}
     for run in runs:
+        if not run.files:  # a run tells at its end what its files are
+            run.data = data.get(_source(run), run.data)
         if run.ended or run.hyperparameters:
             key = json.dumps(run.hyperparameters, sort_keys=True, default=str) if run.hyperparameters else run.path
             grouped.setdefault(key, []).append(run)
@@ -102,11 +105,17 @@ def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
     return sorted(settings, key=_rank)
 
 
+def _source(run: Run) -> str:
+    source = {key: value for key, value in run.hyperparameters.items() if key.startswith("data.source.")}
+    return json.dumps(source, sort_keys=True, default=str) if source else run.path
+
+
 def short(key: str, keys: Collection[str]) -> str:
     """model.dropout is dropout, unless another key ends so too."""
     last = key.rpartition(".")[2]
     if last == "_target_":
-        return key.removesuffix("._target_")
+        group = key.removesuffix("._target_")
+        return key if group in keys else group
     return last if [other.rpartition(".")[2] for other in keys].count(last) == 1 else key
 
 

@@ -31,7 +31,10 @@ def main(arguments: Sequence[str]) -> None:
     typed = parser.parse_args(arguments)
     if typed.out:
         shared.not_a_folder(typed.out)
-    text = card(row_of(typed.result))
+    try:
+        text = card(row_of(typed.result))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{typed.result} is damaged or no result of a run: {error!r}.") from error
     if typed.out:
         replace_file(typed.out, text)
         print(f"written: {typed.out}", file=sys.stderr)
@@ -42,17 +45,14 @@ def main(arguments: Sequence[str]) -> None:
 def row_of(path: Path) -> Row:
     """The run or runs at `path`, with what the original reported where they are a published recipe's.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, and what Result.read raises.
     """
-    try:
-        if path.is_file():
-            runs = [Result.read(path)]
-        elif (path / "result.json").is_file():
-            runs = [Result.read(path / "result.json")]
-        else:
-            runs = read_runs(path)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} holds a result.json that cannot be read: {error}.") from error
+    if path.is_file():
+        runs = [Result.read(path)]
+    elif (path / "result.json").is_file():
+        runs = [Result.read(path / "result.json")]
+    else:
+        runs = read_runs(path)
     if not runs:
         raise InputError(f"There is no result in {path}: expected result.json, or seed-0.json and the like.")
     for row in rows():
