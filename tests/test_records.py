@@ -12,7 +12,7 @@ from test_published import made_up
 from parsimony.config import CONF
 from parsimony.published.pareto import pareto, public
 from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
-from parsimony.published.tables import ablation_table, record_table, smallest, time_table
+from parsimony.published.tables import ablation_table, record_table, smallest, surpassed, time_table
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize
@@ -37,6 +37,21 @@ def test_the_smallest_network_is_the_one_whose_mean_reaches() -> None:
     rows = [sized(900, *[99.39] * 5), sized(800, *[99.50] * 4), sized(1000, *[99.40] * 5), sized(2000, *[99.6] * 5)]
     assert "is that of `mnist_1000`: 1,000 parameters, 99.40 ± 0.00 % (n=5)." in smallest(rows, at_least=99.40)
     assert smallest(rows, at_least=99.70) == "No network here has a mean of 99.70 % over 5 seeds."
+
+
+def test_a_record_is_told_of_what_surpasses_it() -> None:
+    def limited(network: str, parameters: int, *accuracies: float) -> Row:
+        made = row(*accuracies)
+        config = {"budget": {"parameters": 3000, "epochs": 20}}
+        runs = [replace(run, parameters={"total": parameters}, config=config) for run in made.runs]
+        return replace(made, network=network, runs=runs)
+
+    record = limited("ours", 2472, *[99.40] * 5)
+    others = [limited("few", 2000, 99.9), limited("large", 3001, *[99.9] * 5), limited("same", 2000, *[99.40] * 5)]
+    assert surpassed([record, replace(record, runs=[])], [record, *others]) == ""
+    better = limited("better", 3000, *[99.41] * 5)
+    said = "Within the limits of `ours`, `record/better` has 99.41 ± 0.00 % (n=5)."
+    assert surpassed([record], [*others, better]) == said
 
 
 def test_every_recipe_has_its_record() -> None:

@@ -14,6 +14,7 @@ from parsimony.published.tables import (
     short_table,
     smallest,
     spread,
+    surpassed,
     sweep_table,
     time_table,
 )
@@ -36,15 +37,17 @@ def filled(text: str, *tables: str) -> str:
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Each file that tells of published results, as it should read: pages, model cards, the recipes' headers."""
     found, records = rows(results), record_rows(results)
+    both = [*found, *records]
+    of_records = (record_table(records), surpassed(records, both), smallest(both, at_least=99.40))
     return {
         README: filled(README.read_text(), short_table(found)),
         PAGE: filled(PAGE.read_text(), full_table(found), keras_table(found, results), notes(found)),
         **{CARDS / f"{row.network}.md": card(row) for row in found if row.runs},
-        **{CONF / "experiment" / f"{row.experiment}.yaml": header(row) for row in (*found, *records)},
+        **{CONF / "experiment" / f"{row.experiment}.yaml": header(row) for row in both},
         SWEEPS: filled(SWEEPS.read_text(), sweep_table(EXAMPLE)),
         RECORDS: filled(
             RECORDS.read_text(),
-            f"{record_table(records)}\n\n{smallest([*found, *records], at_least=99.40)}",
+            "\n\n".join(filter(None, of_records)),
             time_table(results / TIME.name),
             ablation_table(records, ablation_rows(results)),
         ),

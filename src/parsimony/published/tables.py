@@ -119,7 +119,7 @@ def record_table(rows: Sequence[Row]) -> str:
 def smallest(rows: Iterable[Row], at_least: float, seeds: int = 5) -> str:
     """Which MNIST network with a mean of `at_least` (%) over `seeds` or more is the smallest, in a sentence."""
     enough = [row for row in rows if len(row.runs) >= seeds and row.network.startswith("mnist")]
-    reach = [row for row in enough if round(statistics.mean(row.accuracies()), 2) >= at_least]
+    reach = [row for row in enough if _mean(row) >= at_least]
     if not reach:
         return f"No network here has a mean of {at_least:.2f} % over {seeds} seeds."
     row = min(reach, key=lambda row: row.parameters)
@@ -127,6 +127,29 @@ def smallest(rows: Iterable[Row], at_least: float, seeds: int = 5) -> str:
         f"The smallest network here with a mean of at least {at_least:.2f} % of MNIST over {seeds} seeds is that of "
         f"`{row.network}`: {row.parameters:,} parameters, {spread(row.accuracies())}."
     )
+
+
+def _mean(row: Row) -> float:
+    """As it is printed."""
+    return round(statistics.mean(row.accuracies()), 2)
+
+
+def surpassed(records: Iterable[Row], rows: Iterable[Row]) -> str:
+    """A line for each record whose mean another of `rows`, within its limits and over as many seeds, exceeds."""
+    candidates = [row for row in rows if row.runs]
+    lines = []
+    for record in filter(lambda record: record.runs, records):
+        first, limits = record.runs[0], record.runs[0].config["budget"]
+        rivals = [
+            row
+            for row in candidates
+            if row.runs[0].data["name"] == first.data["name"] and len(row.runs) >= record.seeds
+            if row.parameters <= limits["parameters"] and row.runs[0].epochs <= limits["epochs"]
+        ]
+        best = max((record, *rivals), key=_mean)  # of equal ones the first
+        if best is not record:
+            lines.append(f"Within the limits of `{record.network}`, `{best.name}` has {spread(best.accuracies())}.")
+    return "\n".join(lines)
 
 
 def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
