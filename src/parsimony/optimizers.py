@@ -50,7 +50,9 @@ class Muon(torch.optim.Optimizer):
             eps=adamw_eps,
             weight_decay=adamw_weight_decay,
         )
-        groups = [{**self._muon.param_groups[0], "params": kernels}, {**self._adamw.param_groups[0]}]
+        # AdamW's first beta is its momentum, under the name by which schedules move Muon's.
+        adamw = {**self._adamw.param_groups[0], "momentum": adamw_betas[0]}
+        groups = [{**self._muon.param_groups[0], "params": kernels}, adamw]
         super().__init__(groups, defaults={"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -73,8 +75,7 @@ class Muon(torch.optim.Optimizer):
             _write_back(matrix, kernel)
             matrix.grad = None
 
-        if "momentum" in others:  # by a schedule that moves it, in every group
-            others["betas"] = (others["momentum"], others["betas"][1])
+        others["betas"] = (others["momentum"], others["betas"][1])
         self._adamw.param_groups[0] = others
         self._adamw.state = self.state
         self._adamw.step()
