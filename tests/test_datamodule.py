@@ -94,6 +94,7 @@ def test_the_held_out_images_are_not_simply_the_first_of_their_class() -> None:
 def test_training_and_validation_images_are_disjoint_and_all_there() -> None:
     data = make(validation=20)
     trained, watched = numbers((data.train.images,)), numbers((data.watched.images,))
+    assert data.images.train is data.train  # not in memory a second time
     assert len(watched) == 20
     assert sorted(trained + watched) == list(range(TRAIN))
 

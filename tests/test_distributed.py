@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from torch import nn
 
 from parsimony.data.datamodule import ImageData
 from parsimony.distributed.batch_norm import SyncOnCpu, check_shared
+from parsimony.distributed.group import Group
 from parsimony.distributed.images import attach, publish
-from parsimony.errors import InputError
+from parsimony.distributed.place import Place
+from parsimony.errors import InputError, RunError
 from parsimony.runs import Result
 from parsimony.targets import build
 
@@ -68,6 +72,28 @@ def data_of(folder: Path, validation: str) -> ImageData:
         folder, "data=digits", "data.train_images=237", f"data.validation={validation}", "data.batch_size=32"
     )
     return build(cfg.data, ImageData, augment=build(cfg.augment), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("rank", "told"),
+    [
+        (0, "Rank 0 cannot open port {port}, where the processes would meet: give all of them another one"),
+        (1, "Rank 1 waited 0 minutes for rank 0 at 127.0.0.1:{port}: see whether it runs"),
+    ],
+)
+def test_processes_that_cannot_meet_say_where(
+    rank: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parsimony.distributed.group.MEETING", 0.5)
+    with socket.socket() as taken:  # by one to whom nobody gets through
+        taken.bind(("", 0))
+        if rank == 0:
+            taken.listen()
+        port = taken.getsockname()[1]
+        group = Group(tmp_path, {})
+        group.here = Place("srun", rank, 2, rank, 2, 0, 1, "127.0.0.1", port, store_is_open=False)
+        with pytest.raises(RunError, match=re.escape(told.format(port=port))), group:
+            pass
 
 
 def test_a_killed_rank_ends_the_run_and_the_run_goes_on(start: Start, tmp_path: Path) -> None:

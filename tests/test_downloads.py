@@ -2,7 +2,6 @@
 
 import contextlib
 import gzip
-import importlib
 import itertools
 import json
 import os
@@ -222,19 +221,36 @@ def test_several_processes_download_once(serve, tmp_path) -> None:
     assert server.asked == dict.fromkeys(server.files, 1)
 
 
+def test_who_waited_for_one_that_failed_comes_next(tmp_path) -> None:
+    """The one that fails removes the folder that it had made, and the lock in it."""
+    folder = tmp_path / "made" / "in vain"
+    held = threading.Event()
+
+    def wait_and_write() -> None:
+        held.wait()
+        with download.writing(folder):
+            (folder / "file").touch()
+
+    waiting = threading.Thread(target=wait_and_write)
+    waiting.start()
+    with contextlib.suppress(KeyError), download.writing(folder):
+        held.set()
+        time.sleep(0.3)  # it asks for the lock every 0.05 s
+        raise KeyError
+    waiting.join()
+    assert left_in(folder) == {"file"}
+
+
+def test_a_wrong_certificate_bundle_is_no_full_disk(serve, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "missing.pem"))
+    secure, plain = "https://127.0.0.1:9/", serve(idx_files())
+    with pytest.raises(InputError, match=rf"could not be downloaded \({secure}: Could not find a suitable TLS"):
+        small_idx(tmp_path, mirrors=[secure]).download()
+    small_idx(tmp_path, mirrors=[secure, plain.url]).download()
+    assert left_in(tmp_path / "small") == set(IDX_NAMES)
+
+
 # Disks that cannot be written
-
-
-@pytest.fixture
-def powerless() -> Iterator[None]:
-    """root may write anywhere: be nobody during the test."""
-    if os.geteuid() != 0:
-        yield
-        return
-    importlib.import_module("filelock")  # while still root, who alone may be able to read it
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
 
 
 def test_read_only_folder(serve, powerless) -> None:

@@ -3,8 +3,11 @@
 import copy
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,28 @@ def test_native_layers_are_for_a_cpu(precision: str) -> None:
 def test_in_other_precisions_and_in_the_plain_engine_no_layer_is_native(precision: str) -> None:
     assert dataclasses.replace(FAST, precision=precision).layers_on(on_gpu=False) == "fast"
     assert PLAIN.layers_on(on_gpu=False) == "torch"
+
+
+@pytest.fixture
+def sealed_cache(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of compiled kernels in which nothing can be written."""
+    compiled = Path(library()._name)
+    with tempfile.TemporaryDirectory() as cache:  # not tmp_path, which is below folders that nobody may enter
+        Path(cache).chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        folder = Path(cache, "parsimony")
+        folder.mkdir()
+        shutil.copy(compiled, folder)
+        folder.chmod(0o555)
+        library.cache_clear()
+        yield folder
+        library.cache_clear()
+        folder.chmod(0o755)
+
+
+@needs_a_compiler
+def test_compiled_kernels_are_used_where_nothing_can_be_written(sealed_cache: Path, powerless) -> None:
+    assert Path(library()._name).parent == sealed_cache
 
 
 @pytest.mark.parametrize(

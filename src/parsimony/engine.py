@@ -63,8 +63,8 @@ class Engine:
             library()
         except Unavailable as error:
             if self.layers == "native":
-                raise InputError(f"engine.layers=native needs a C compiler: {error}.") from error
-            print(f"Training goes on with PyTorch's layers, which are slower: {error}. Install gcc for native ones.")
+                raise InputError(f"engine.layers=native cannot be had: {error}.") from error
+            print(f"Training goes on with PyTorch's layers, which are slower: {error}.")
             return "fast"
         return "native"
 

@@ -58,6 +58,15 @@ def _devices() -> Rule:
     return accepts, f"{expected}, or a list of GPUs such as [0,1]"
 
 
+def _betas() -> Rule:
+    beta, expected = _number(0, 1, without_high=True)
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 2 and all(map(beta, value))
+
+    return accepts, f"a list of two: {expected}"
+
+
 def _one_of(*options: str) -> Rule:
     return options.__contains__, f"one of {', '.join(options)}"
 
@@ -81,6 +90,8 @@ RULES: dict[str, Rule] = {
     r"optimizer\.adamw_lr": _number(0, math.inf, without_low=True, or_null=True),
     r"optimizer\.(weight_decay|eps)": _number(0, math.inf),
     r"optimizer\.(momentum|alpha)": _number(0, 1, without_high=True),
+    r"optimizer\.(adamw_)?betas": _betas(),
+    r"optimizer\.ns_steps": _integer(1, 99),
     r"callbacks\.\w+\.(filename|dirpath)": (lambda value: value is None or _is_text(value), "a text, or null"),
     r"callbacks\.early_stopping\.patience": _integer(0),
     r"callbacks\.ema\.decay": _number(0, 1, without_high=True),

@@ -62,6 +62,8 @@ def one_cycle(
         _check(key, factor, 1.0)
     for key, momentum in {"base_momentum": base_momentum, "max_momentum": max_momentum}.items():
         _check(key, momentum, 0.0, 1.0)
+        if momentum == 1:
+            raise InputError(f"scheduler.{key} must be below 1, got 1.")
     if anneal_strategy not in ("cos", "linear"):
         raise InputError(f"scheduler.anneal_strategy must be cos or linear, got {anneal_strategy!r}.")
     if cycle_momentum and not {"momentum", "betas"} & optimizer.defaults.keys():

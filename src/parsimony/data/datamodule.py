@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ class ImageData(pl.LightningDataModule):
         self.train, self.watched = self._split(
             Split(train.images[: self.train_images], train.labels[: self.train_images])
         )
+        self.images = replace(self.images, train=self.train)  # those held out are not kept twice
         if self.batch_size > len(self.train.labels):
             raise InputError(
                 f"data.batch_size={self.batch_size} is larger than the {len(self.train.labels):,} training images of "

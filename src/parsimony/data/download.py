@@ -7,9 +7,9 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from parsimony.errors import InputError
 
@@ -38,12 +38,9 @@ def writing(folder: Path) -> Iterator[None]:
 
     Folders that were made in vain go again. Raises InputError for a read-only folder or a full disk.
     """
-    from filelock import FileLock
-
     try:
-        made = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
+        lock, made = _locked(folder)
+        with lock:
             try:
                 yield
             except BaseException:
@@ -60,14 +57,26 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def _locked(folder: Path) -> tuple[AbstractContextManager[Any], list[Path]]:
+    """The lock of `folder`, held until its context ends, and the folders that were made for it."""
+    from filelock import FileLock
+
+    while True:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return FileLock(folder / ".lock").acquire(), made
+        except FileNotFoundError:  # who held it had made the folder in vain, and has removed it
+            continue
+
+
 def fetch(path: Path, mirrors: Sequence[str], checksum: str | None) -> None:
     """Downloads `path.name` from the first mirror whose copy has the checksum ("md5:..." or "sha256:...").
 
     The file appears at `path` whole or not at all. Raises InputError when no mirror has it, OSError when it cannot
     be written.
     """
-    import pooch  # with requests and tqdm a quarter of a second, which only a download should cost
-    import requests
+    import pooch  # with its requests and tqdm a quarter of a second, which only a download should cost
     from tqdm import tqdm
 
     pooch.get_logger().setLevel("WARNING")
@@ -79,7 +88,9 @@ def fetch(path: Path, mirrors: Sequence[str], checksum: str | None) -> None:
             try:
                 url = f"{mirror.rstrip('/')}/{path.name}"
                 pooch.retrieve(url, checksum, path.name, path.parent, downloader=downloader)
-            except (requests.RequestException, ValueError) as error:
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the disk's; those of the network have no number
                 failures.append(f"{mirror}: {_reason(error)}")
                 bar.leave = False
             else:

@@ -166,15 +166,27 @@ class Group:
             signal.signal(signal.SIGTERM, lambda *_: watch.report("was told to end", TERMINATED))
 
     def _join(self, here: Place) -> None:
-        store = distributed.TCPStore(
-            here.address,
-            here.port,
-            is_master=here.rank == 0 and not here.store_is_open,
-            timeout=timedelta(seconds=MEETING),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-        self._watch(here, store)
+        opens = here.rank == 0 and not here.store_is_open
+        try:
+            store = distributed.TCPStore(
+                here.address,
+                here.port,
+                is_master=opens,
+                timeout=timedelta(seconds=MEETING),
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
+            self._watch(here, store)
+        except distributed.DistError as error:
+            if opens:
+                raise RunError(
+                    f"Rank 0 cannot open port {here.port}, where the processes would meet: give all of them another "
+                    "one, MASTER_PORT=PORT."
+                ) from error
+            raise RunError(
+                f"Rank {here.rank} waited {MEETING / 60:.0f} minutes for rank 0 at {here.address}:{here.port}: see "
+                "whether it runs, and whether this machine reaches it there (MASTER_ADDR, MASTER_PORT)."
+            ) from error
 
     def _watch(self, here: Place, store: Any) -> None:
         self.store = distributed.PrefixStore(f"parsimony/{here.attempt}", store)

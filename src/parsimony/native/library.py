@@ -51,13 +51,14 @@ class Tail(Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernels. Raises Unavailable where there is no C compiler that can make them."""
+    """The compiled kernels. Raises Unavailable where there are none and none can be made."""
     try:
         path = _cached()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # one of several processes compiles, the others wait
-            if not path.exists():
-                _compile(path)
+        if not path.exists():  # else the folder may well be one in which nothing can be written
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):  # one of several processes compiles, the others wait
+                if not path.exists():
+                    _compile(path)
         kernels = ctypes.CDLL(str(path))
     except (OSError, ValueError) as error:  # ValueError: a CC that is no command line, or says no readable version
         raise Unavailable(f"the kernels cannot be compiled or loaded ({error})") from error
@@ -82,7 +83,7 @@ def library() -> ctypes.CDLL:
 def _compiler() -> list[str]:
     command = shlex.split(os.environ.get("CC", "cc"))
     if not command or not shutil.which(command[0]):
-        raise Unavailable(f"there is no C compiler ({' '.join(command) or 'CC'})")
+        raise Unavailable(f"there is no C compiler ({' '.join(command) or 'CC'}): install gcc")
     return command
 
 

@@ -175,6 +175,8 @@ def mnist_micro(dropout: float = 0.0) -> nn.Sequential:
 
 def mnist_even(width: int = 10, dropout: float = 0.0) -> nn.Sequential:
     """4,830 parameters, 9,925 at width 15: our own, for the records. All layers are as wide; no bias anywhere."""
+    if not isinstance(width, int) or width < 1:
+        raise ValueError(f"width takes a whole number of at least 1, not {width}")
     block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
         block(1, width),  # 26
