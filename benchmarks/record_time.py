@@ -3,6 +3,7 @@
 Needs MNIST's files in data/. Writes results/record_time.json, from which `make results` writes docs/records.md's lines.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -42,5 +43,6 @@ def measure(seeds: int = 3) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     runs.replace_file(TIME, json.dumps(measure(), indent=1) + "\n")
     print(TIME.read_text(), end="")

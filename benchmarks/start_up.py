@@ -3,6 +3,7 @@
 Needs the files of MNIST and CIFAR-10 in data/. Writes start_up.json, from which table.py writes README.md's lines.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -75,5 +76,6 @@ def measure(rounds: int = 5) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     FOUND.write_text(json.dumps(measure(), indent=1) + "\n")
     print(FOUND.read_text(), end="")

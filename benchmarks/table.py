@@ -1,5 +1,6 @@
 """Writes the tables of README.md from committed results: `python benchmarks/table.py`."""
 
+import argparse
 import json
 import math
 import statistics
@@ -32,8 +33,8 @@ def render(results: list[dict[str, Any]]) -> str:
         lines += [f"{', '.join(networks)}: {place}" if len(places) > 1 else place, ""]
     lines += [
         "| network | batch | data | images/s | share of limit | against Keras + TensorFlow | against bare loop "
-        "| against stock way | peak MB: ours, Keras, bare, stock |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+        "| against stock way | peak MB: ours, Keras, bare, stock | commit |",
+        "|---|--:|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     return "\n".join(lines + [_row(result) for result in results])
 
@@ -102,6 +103,7 @@ def _row(result: dict[str, Any]) -> str:
         shares,
         *(_spread(result["ratios"].get(name), ".2f", "x") for name in ("keras", "bare", "stock")),
         ", ".join(f"{peak:,}" if peak else "-" for peak in peaks),
+        f"`{result['commit'][:10]}`{', files changed' if result['dirty'] else ''}" if result["commit"] else "-",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -113,5 +115,6 @@ def _spread(values: dict[str, Any] | None, form: str, unit: str = "") -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     path = HERE / "README.md"
     path.write_text(filled(path.read_text(), *tables()))

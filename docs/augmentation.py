@@ -3,6 +3,7 @@
 Takes data/cifar-10-batches-bin where it is there, else downloads CIFAR-10.
 """
 
+import argparse
 from pathlib import Path
 
 import torch
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -3,6 +3,7 @@
 `python docs/commands.py`, in the repository's root, writes the list of those for other hardware into docs/README.md.
 """
 
+import argparse
 import re
 import shlex
 from collections.abc import Iterator
@@ -92,4 +93,5 @@ def index() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     replace_file(INDEX, index())

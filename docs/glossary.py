@@ -1,5 +1,6 @@
 """Writes docs/glossary.md and its pictures from the run in docs/run: `python docs/glossary.py`."""
 
+import argparse
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,4 +142,5 @@ def _wrapped(text: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -1,5 +1,6 @@
 """Writes the tables of docs/groups.md from conf/: `python docs/groups.py`, in the repository's root."""
 
+import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,4 +102,5 @@ def _code(value: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     replace_file(PAGE, page())

@@ -1,5 +1,6 @@
 """Writes the figures of docs/reliability.md from results/faults.json: `python docs/reliability.py`."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     replace_file(PAGE, page())

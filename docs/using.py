@@ -4,6 +4,7 @@ Every `$ parsimony ...` in it is run on the run in docs/example, a training of h
 `python train.py data=digits model=mnist_narrow engine.threads=1`.
 """
 
+import argparse
 import io
 import os
 import re
@@ -72,5 +73,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -52,6 +52,7 @@ def refusal(run, monkeypatch: pytest.MonkeyPatch):
         ("modle=mnist_sep", "model"),
         ("optimizer.lrr=0.1", "optimizer.lr"),
         ("lr=0.1", "optimizer.lr"),
+        ("epochs=10", "trainer.max_epochs"),
         ("momentun=0.9 optimizer=sgd", "optimizer.momentum"),
         ("dropout=0.1", "model.dropout"),
         ("trainer.epochs=3", "trainer.max_epochs"),

@@ -37,6 +37,15 @@ def test_the_page_shows_what_its_commands_show(tmp_path: Path, monkeypatch: pyte
     assert found["probabilities"].sum() == pytest.approx(1, abs=1e-5)
 
 
+def test_a_run_is_used_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    found: dict = {}
+    exec(PAGE.partition("## In Python")[2].partition("```python\n")[2].partition("```")[0], found)
+    assert len(found["answers"]) == 360
+    labels = found["Digits"]().load().test.labels.tolist()
+    assert sum(answer == str(label) for answer, label in zip(found["answers"], labels, strict=True)) > 300
+
+
 def test_the_pictures_are_those_that_the_script_draws(tmp_path: Path) -> None:
     using.draw_pictures(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(p.name for p in (EXAMPLE / "pictures").iterdir())

@@ -248,11 +248,12 @@ def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
 
 
 def _near(word: str, known: Sequence[str]) -> str:
-    """`lr` is near optimizer.lr, `modle` near model, `momentun` near optimizer.momentum."""
+    """`lr` is near optimizer.lr, `epochs` near trainer.max_epochs, `modle` near model."""
     last = word.rpartition(".")[2]
     last_parts = {key.rpartition(".")[2]: key for key in known}
+    alike = [key for key in known if key.rpartition(".")[2] in (last, f"max_{last}")]
     near = (
-        get_close_matches(word, known, cutoff=0.8) + [key for key in known if key.rpartition(".")[2] == last]
+        get_close_matches(word, known, cutoff=0.8) + alike
         or get_close_matches(word, known)
         or [last_parts[part] for part in get_close_matches(last, last_parts)]
     )

@@ -23,7 +23,7 @@ def constant(optimizer: Optimizer, *, total_steps: int, max_epochs: int) -> Sche
 
 
 def inverse_time(optimizer: Optimizer, *, total_steps: int, max_epochs: int, decay: float = 0.319) -> Schedule:
-    """`round(lr / (1 + decay * epoch), 10)` with the epoch from 0, set once an epoch: the seeds' own schedule."""
+    """`round(lr / (1 + decay * epoch), 10)` with the epoch from 0, set once an epoch: the originals' own schedule."""
     _check("decay", decay, 0.0)
     return {"scheduler": InverseTimeLR(optimizer, float(decay)), "interval": "epoch"}
 

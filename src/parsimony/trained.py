@@ -76,12 +76,13 @@ class Trained:
         return build(OmegaConf.create(config["data"]), ImageData, **given)
 
 
-def load(folder: Path, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = OPTION) -> Trained:
+def load(folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = OPTION) -> Trained:
     """The network of the run in `folder`, at its last epoch or, with `checkpoint=BEST`, at its best.
 
     Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config whose network
     or data come from anywhere but the usual packages and those that `allow` names, by the command's `option`.
     """
+    folder = Path(folder)
     config = kept_config(folder)
     check_objects([config["model"], config["data"]["source"]], allow, option)
     path = folder / "checkpoints" / checkpoint

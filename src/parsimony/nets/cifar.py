@@ -8,7 +8,7 @@ from parsimony.nets.layers import Residual, conv, dense, global_average_pool, se
 
 
 def cifar_base(dropout: float = 0.25, dropout_dense: float = 0.5) -> nn.Sequential:
-    """1,172,410 parameters, 81.5 % (seed 3, third task): the network to beat."""
+    """1,172,410 parameters, 81.5 % (original 3, third task): the network to beat."""
     return nn.Sequential(
         conv(3, 48, same=True, norm=False),  # 32
         conv(48, 48, norm=False),  # 30
@@ -30,7 +30,7 @@ def cifar_base(dropout: float = 0.25, dropout_dense: float = 0.5) -> nn.Sequenti
 
 
 def cifar_sep(dropout: float = 0.1, dropout_dense: float = 0.25) -> nn.Sequential:
-    """92,901 parameters, 82.78 % (seed 3, third task; it does not state its dropout). Norm before ReLU."""
+    """92,901 parameters, 82.78 % (original 3, third task; it does not state its dropout). Norm before ReLU."""
     block = partial(separable, norm_first=True, dropout=dropout)
     return nn.Sequential(
         block(3, 64, same=True),  # 32
@@ -48,7 +48,7 @@ def cifar_sep(dropout: float = 0.1, dropout_dense: float = 0.25) -> nn.Sequentia
 
 
 def cifar_plain(dropout: float = 0.0) -> nn.Sequential:
-    """98,626 parameters: our own, for the record. Nothing but 3x3 convolutions, norm before ReLU; no bias in them."""
+    """98,626 parameters: our own. Nothing but 3x3 convolutions, norm before ReLU; no bias in them."""
     block = partial(conv, same=True, bias=False, norm_first=True, dropout=dropout)
     return nn.Sequential(
         block(3, 24),  # 32

@@ -1,6 +1,6 @@
 """The blocks that every network is built of.
 
-Initial weights, batch-norm constants and parameter counts are Keras's, since the seeds' figures were made with them.
+Initial weights, batch-norm constants and parameter counts are Keras's, which made the originals' figures.
 """
 
 from collections import OrderedDict

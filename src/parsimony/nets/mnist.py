@@ -8,7 +8,7 @@ from parsimony.nets.layers import Residual, conv, dense, global_average_pool, se
 
 
 def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
-    """208,970 parameters, 99.13 % (seed 1, first task). Plain and wide: what the small ones are measured against."""
+    """208,970 parameters, 99.13 % (original 1, first task). Plain and wide: what small ones are measured against."""
     plain = partial(conv, norm=False, dropout=dropout)
     return nn.Sequential(
         plain(1, 32),  # 26
@@ -25,7 +25,7 @@ def mnist_wide(dropout: float = 0.0) -> nn.Sequential:
 
 
 def mnist_plain(dropout: float = 0.0) -> nn.Sequential:
-    """21,656 parameters, 99.01 % (seed 2, first task)."""
+    """21,656 parameters, 99.01 % (original 2, first task)."""
     plain = partial(conv, norm=False, dropout=dropout)
     return nn.Sequential(
         plain(1, 32),  # 26
@@ -40,7 +40,7 @@ def mnist_plain(dropout: float = 0.0) -> nn.Sequential:
 
 
 def mnist_sep(dropout: float = 0.0) -> nn.Sequential:
-    """13,794 parameters, 99.42 % (seed 1, second task). Separable convolutions stand in for dropout."""
+    """13,794 parameters, 99.42 % (original 1, second task). Separable convolutions stand in for dropout."""
     return nn.Sequential(
         conv(1, 16, dropout=dropout),  # 26
         conv(16, 32, dropout=dropout),  # 24
@@ -56,7 +56,7 @@ def mnist_sep(dropout: float = 0.0) -> nn.Sequential:
 
 
 def mnist_dropout(dropout: float = 0.1) -> nn.Sequential:
-    """14,060 parameters, 99.45 % (seed 2, second task). Dropout after every norm, the last one's included."""
+    """14,060 parameters, 99.45 % (original 2, second task). Dropout after every norm, the last one's included."""
     return nn.Sequential(
         conv(1, 16, dropout=dropout),  # 26
         conv(16, 16, dropout=dropout),  # 24
@@ -72,7 +72,7 @@ def mnist_dropout(dropout: float = 0.1) -> nn.Sequential:
 
 
 def mnist_taper(dropout: float = 0.1) -> nn.Sequential:
-    """14,750 parameters, 99.49 % (seed 3, second task, reconstructed)."""
+    """14,750 parameters, 99.49 % (original 3, second task, reconstructed)."""
     return nn.Sequential(
         conv(1, 16, dropout=dropout),  # 26
         conv(16, 32, dropout=dropout),  # 24
@@ -88,7 +88,7 @@ def mnist_taper(dropout: float = 0.1) -> nn.Sequential:
 
 
 def mnist_taper_small(dropout: float = 0.05) -> nn.Sequential:
-    """9,928 parameters, "99.4 %, but barely" (seed 3, second task, reconstructed; "less dropout" is all it says)."""
+    """9,928 parameters, "99.4 %, but barely" (original 3, second task, reconstructed; "less dropout" is all)."""
     return nn.Sequential(
         conv(1, 16, dropout=dropout),  # 26
         conv(16, 32, dropout=dropout),  # 24
@@ -104,7 +104,7 @@ def mnist_taper_small(dropout: float = 0.05) -> nn.Sequential:
 
 
 def mnist_narrow(dropout: float = 0.098, dropout_7x7: float = 0.092) -> nn.Sequential:
-    """5,904 parameters, 99.43 % (seed 4, first net). No bias anywhere."""
+    """5,904 parameters, 99.43 % (original 4, first net). No bias anywhere."""
     block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
         block(1, 8),  # 26
@@ -122,7 +122,7 @@ def mnist_narrow(dropout: float = 0.098, dropout_7x7: float = 0.092) -> nn.Seque
 
 
 def mnist_narrow_early_pool(dropout: float = 0.1) -> nn.Sequential:
-    """6,570 parameters, 99.40 % (seed 4, second net). No bias anywhere."""
+    """6,570 parameters, 99.40 % (original 4, second net). No bias anywhere."""
     block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(
         block(1, 10),  # 26
@@ -139,7 +139,7 @@ def mnist_narrow_early_pool(dropout: float = 0.1) -> nn.Sequential:
 
 
 def mnist_squeeze(dropout: float = 0.2, dropout_first: float = 0.1) -> nn.Sequential:
-    """14,568 parameters, 99.40 % (seed 5). A 1x1 convolution squeezes after each of the first three; no bias."""
+    """14,568 parameters, 99.40 % (original 5). A 1x1 convolution squeezes after each of the first three; no bias."""
     squeeze = partial(conv, kernel=1, bias=False, norm=False)
     block = partial(conv, bias=False, dropout=dropout)
     return nn.Sequential(

@@ -105,10 +105,10 @@ def _recipe(row: Row) -> str:
         ("augmentation", _object(augmented)),
         ("label smoothing", str(config["label_smoothing"])),
         *([("distilled from", _teacher(run))] if run.teacher else []),
-        ("weight averaging", f"EMA, {_object(averaged)}" if averaged else "none"),
+        ("weight averaging", f"exponential moving average, decay {averaged['decay']}" if averaged else "none"),
         *([("early stopping", _object(stopping))] if stopping else []),
         ("command", f"`{command}`"),
-        ("made on", ", ".join(sorted({f"{r.device}, precision {r.precision}" for r in row.runs}))),
+        ("made on", "; ".join(sorted({f"{r.device}, precision {r.precision}" for r in row.runs}))),
         ("versions", ", ".join(sorted({f"torch {r.versions['torch']}" for r in row.runs}))),
     ]
     return _table(rows)
