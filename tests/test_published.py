@@ -172,7 +172,7 @@ def test_one_run_tells_less_than_several() -> None:
 def test_tables_tell_means_from_single_runs() -> None:
     single, several = row(made_up()), row(made_up(), made_up(1, 0.9940, 0.9952))
     assert "99.44 % (n=1)" in short_table([single])
-    assert "| 5,904 | 20 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01, within noise (± 0.44) |" in short_table(
+    assert "| 5,904 | 20 | 7 | 99.43 % | 99.42 ± 0.03 % (n=2) | below by 0.01, within noise (± 0.44) |" in short_table(
         [several]
     )
     line = full_table([several]).splitlines()[-1]

@@ -9,6 +9,7 @@ from parsimony.published.tables import (
     ablation_table,
     full_table,
     keras_table,
+    minutes_on_one_core,
     notes,
     record_table,
     short_table,
@@ -58,18 +59,10 @@ def header(row: Row) -> str:
     """The recipe's file with what to expect at the end of the line that gives its command."""
     lines = (CONF / "experiment" / f"{row.experiment}.yaml").read_text().splitlines(keepends=True)
     line = next(i for i, line in enumerate(lines) if line.startswith("# python train.py "))
-    ours = f"; ours {spread(row.accuracies())}{_minutes(row)}" if row.runs else ""
+    took = f" in {minutes} min on one core" if (minutes := minutes_on_one_core(row)) else ""
+    ours = f"; ours {spread(row.accuracies())}{took}" if row.runs else ""
     lines[line] = f"{lines[line].rstrip().partition('; ours ')[0]}{ours}\n"
     return "".join(lines)
-
-
-def _minutes(row: Row) -> str:
-    """Of training, from the fastest run to the slowest, where each was on one core."""
-    if any(run.threads != 1 or "cores" not in run.device for run in row.runs):
-        return ""
-    minutes = sorted(max(1, round(run.epochs * run.seconds["epoch"] / 60)) for run in row.runs)
-    shown = f"{minutes[0]}" if minutes[0] == minutes[-1] else f"{minutes[0]} to {minutes[-1]}"
-    return f" in {shown} min on one core"
 
 
 def write(texts: dict[Path, str], cards: Path = CARDS) -> None:

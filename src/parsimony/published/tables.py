@@ -13,14 +13,22 @@ from parsimony.runs import Result
 def short_table(rows: Iterable[Row]) -> str:
     """For README.md."""
     lines = [
-        "| network | data | parameters | epochs | reported | ours: mean ± sd (runs) | |",
-        "|---|---|--:|--:|--:|--:|---|",
+        "| network | data | parameters | epochs | min on one core | reported | ours: mean ± sd (runs) | |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
     ]
     for row in rows:
-        facts = [*_facts(row), str(row.runs[0].epochs)] if row.runs else ["-"] * 3
+        facts = [*_facts(row), str(row.runs[0].epochs), minutes_on_one_core(row) or "-"] if row.runs else ["-"] * 4
         ours = [spread(row.accuracies()), row.verdict] if row.runs else ["not run yet", ""]
         lines.append(_line(f"`{row.network}`", *facts, _percent(row.reported), *ours))
     return "\n".join(lines)
+
+
+def minutes_on_one_core(row: Row) -> str:
+    """Of training, from the fastest run to the slowest; empty unless each was on one core."""
+    if any(run.threads != 1 or "cores" not in run.device for run in row.runs):
+        return ""
+    minutes = sorted({max(1, round(run.epochs * run.seconds["epoch"] / 60)) for run in row.runs})
+    return " to ".join(map(str, minutes[:1] + minutes[1:][-1:]))
 
 
 def full_table(rows: Iterable[Row]) -> str:
