@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from parsimony import pictures
+
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: processes that share a machine get in each other's way
 os.environ.setdefault("RUN_ID", "test")
 
@@ -41,6 +43,14 @@ def own_errors() -> Iterator[None]:
     for name in names:
         os.environ.pop(name, None)
     os.environ.update(before)
+
+
+@pytest.fixture
+def drawn_confusion(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What is given as the true labels of each confusion matrix that is drawn."""
+    found, draw = [], pictures.confusion_matrix
+    monkeypatch.setattr(pictures, "confusion_matrix", lambda labels, *rest: found.append(labels) or draw(labels, *rest))
+    return found
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The wrapped network's losses and metrics against the same sums done by hand."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from parsimony import schedules
@@ -190,3 +192,21 @@ def test_the_pace_is_that_of_the_training() -> None:
     fit(classifier)
     (entry,) = classifier.history
     assert entry["images_per_second"] * entry["seconds"] == pytest.approx(sum(SIZES), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "clip"), [(None, clip_grad_norm_), ("norm", clip_grad_norm_), ("value", clip_grad_value_)]
+)
+def test_gradients_are_clipped_as_told(algorithm: str | None, clip: Callable[..., Any]) -> None:
+    classifier, net = make_classifier(), make_net()
+    keys = {"gradient_clip_val": 0.05, "gradient_clip_algorithm": algorithm}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    pl.Trainer(accelerator="cpu", max_epochs=1, **keys, **quiet).fit(classifier, loader(1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=LR)
+    for images, labels in make_batches(1):
+        optimizer.zero_grad()
+        cross_entropy(net(images), labels).backward()
+        clip(net.parameters(), 0.05)
+        optimizer.step()
+    for parameter, other in zip(classifier.net.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(parameter, other)

@@ -75,9 +75,12 @@ def test_other_splits_and_views(folder: Path, parsimony, capsys, tmp_path: Path)
 
 def test_the_best_weights(folder: Path, parsimony, capsys) -> None:
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    torch.save({**kept, "epoch": 6}, folder / "checkpoints" / "best.ckpt")
+    zeros = {name: value * 0 if name.startswith("net.") else value for name, value in kept["state_dict"].items()}
+    torch.save({**kept, "epoch": 6, "state_dict": zeros}, folder / "checkpoints" / "best.ckpt")
     assert parsimony("evaluate", folder, "--best", "--json") == 0
-    assert scores(capsys)["weights"] == "best weights on validation, of epoch 7"
+    found = scores(capsys)
+    assert found["weights"] == "best weights on validation, of epoch 7"
+    assert found["accuracy"] < 0.2  # and they are those that answer
     assert (folder / "evaluation" / "digits-test-best").is_dir()
 
 
@@ -187,3 +190,18 @@ def test_a_strangers_data_are_not_built(part: str, folder: Path, parsimony) -> N
     OmegaConf.save(config, folder / "config.yaml")
     assert "would run torch.os.mkdir" in str(parsimony("evaluate", folder, "--data", "train"))
     assert not (folder / "proof").exists()
+
+
+def test_another_data_sets_splits(made_up_data: Path, folder: Path, parsimony, capsys) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    config.data.root = str(made_up_data)
+    OmegaConf.save(config, folder / "config.yaml")
+    for data, split, images in (("mnist", "test", 20), ("mnist/test", "test", 20), ("mnist/train", "train", 100)):
+        assert parsimony("evaluate", folder, "--data", data, "--json") == 0
+        found = scores(capsys)
+        assert (found["data"], found["images"]) == (f"mnist (unverified files)/{split}", images)
+
+
+def test_the_rows_of_the_picture_are_the_true_classes(drawn_confusion, parsimony, tmp_path: Path) -> None:
+    assert parsimony("evaluate", EXAMPLE, "--out", tmp_path) == 0
+    assert torch.equal(drawn_confusion[0], Digits().load().test.labels)

@@ -16,3 +16,7 @@ def test_the_quantiles_are_students(freedom: int) -> None:
     density = constant * (1 + t**2 / freedom) ** (-(freedom + 1) / 2)
     area = (density[0] + density[-1] + 4 * density[1:-1:2].sum() + 2 * density[2:-1:2].sum()) * (t[1] - t[0]) / 3
     assert area == pytest.approx(0.475, abs=3e-4)
+
+
+def test_many_seeds_have_the_last_quantile() -> None:
+    assert [student(freedom) for freedom in (10, 11, 1000)] == [STUDENT[-1]] * 3

@@ -127,3 +127,19 @@ def test_the_table_of_times(tmp_path: Path) -> None:
     runs = [{"seed": seed, "seconds": seconds, "accuracy": 0.994} for seed, seconds in enumerate((70.4, 90.0, 71.2))]
     path.write_text(json.dumps({"record": "mnist_5_epochs", "machine": "a CPU", "date": "2026-01-02", "runs": runs}))
     assert time_table(path).splitlines()[-1] == "| `mnist_5_epochs` | 71 s | 90 s | 70 90 71 | 99.40 ± 0.00 % (n=3) |"
+
+
+def test_a_record_is_surpassed_on_its_own_data_alone() -> None:
+    def on(name: str, accuracy: float) -> Row:
+        made, config = row(*[accuracy] * 5), {"budget": {"parameters": 3000, "epochs": 20}}
+        runs = [replace(run, data={"name": name, "publisher": True}, config=config) for run in made.runs]
+        return replace(made, network=name, runs=runs)
+
+    assert surpassed([on("cifar10", 90.0)], [on("cifar10", 90.0), on("mnist", 99.9)]) == ""
+
+
+def test_the_picture_draws_means_over_seeds() -> None:
+    with rc_context(STYLE):
+        (axes,) = pareto("mnist", [row(99.40, 99.50, 99.30)]).axes
+    (ours,) = [line for line in axes.lines if line.get_label().startswith("ours")]
+    assert list(ours.get_ydata()) == pytest.approx([0.0060])

@@ -555,3 +555,9 @@ def test_help_is_instant() -> None:
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
     assert usage.ru_utime + usage.ru_stime < PATIENCE
+
+
+def test_welch_takes_unequal_numbers_of_seeds() -> None:
+    """0.0099²/2 + 0.0129²/4 is 0.00952²; 2.76 degrees of freedom count as 2: 4.30 of them."""
+    settings = grouped(*seeds([0.98, 0.966], model__dropout=0.0), *seeds([0.90, 0.91, 0.92, 0.93], model__dropout=0.1))
+    assert "the noise of 4.09 points (Welch's" in verdicts(settings)[0]

@@ -25,6 +25,7 @@ from parsimony.report.run import ALIVE, Run
 from parsimony.report.settings import group
 from parsimony.report.tags import LEARNING_RATE, meaning
 from parsimony.resume import default_settings, own_keys
+from parsimony.runs import Epoch
 
 KERAS = Path(__file__).parent / "files" / "keras"  # what Keras 3.15 on TensorFlow wrote in three epochs
 
@@ -371,3 +372,16 @@ def test_names_cannot_command_a_terminal(tmp_path: Path) -> None:
     our_run(tmp_path / "red\x1b[31m\nname", status="failed: \x1b]0;title\x07")
     (run,), _ = read_runs([tmp_path])
     assert (run.path, run.status) == ("red?[31m name", "failed: ?]0;title?")
+
+
+def test_a_run_is_judged_by_its_last_epoch(tmp_path: Path) -> None:
+    best = Epoch(2, validation={"loss": 0.02, "accuracy": 0.9950}, test={"loss": 0.02, "accuracy": 0.9960})
+    our_run(tmp_path / "a", 0.9912, best=best)
+    run = only(tmp_path)
+    assert (run.final["validation/accuracy"], run.final["test/accuracy"], run.best) == (0.9912, 0.99, 0.9950)
+
+
+def test_the_best_and_the_last_epoch_of_another_programs_run(tmp_path: Path) -> None:
+    write_events(tmp_path, {"val_acc": {1: 0.7, 2: 0.9, 3: 0.8}})
+    run = only(tmp_path)
+    assert (run.best, run.final["validation/accuracy"]) == pytest.approx((0.9, 0.8))

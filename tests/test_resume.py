@@ -284,3 +284,9 @@ def test_two_do_not_train_in_one_folder(tmp_path: Path) -> None:
     with alone(tmp_path / "run"), pytest.raises(InputError, match=r"Another process trains in .*run: wait for its end"):
         train_in(tmp_path / "run", *RUN)
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_data_that_moved_are_found(tmp_path: Path) -> None:
+    OmegaConf.save(compose_run(tmp_path, "data=mnist", "trainer=cpu"), tmp_path / "config.yaml")
+    resumed = command(tmp_path, f"resume={tmp_path}", "data.root=other")
+    assert (resumed["data"]["root"], resumed["data"]["source"]["root"]) == ("other", "other")

@@ -93,6 +93,20 @@ def test_one_cycle_is_torchs(strategy) -> None:
     assert [group["lr"] for group in mine.param_groups] == rates[-1]  # held, not extrapolated
 
 
+def test_one_cycle_moves_the_momentum_between_its_ends() -> None:
+    optimizer = SGD([nn.Parameter(torch.zeros(1))], lr=0.01, momentum=0.9)
+    schedule = schedules.one_cycle(
+        optimizer, total_steps=10, max_epochs=1, cycle_momentum=True, base_momentum=0.6, max_momentum=0.9
+    )
+    assert schedule is not None
+    momenta = []
+    for _ in range(10):
+        momenta.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        schedule["scheduler"].step()
+    assert (momenta[0], min(momenta)) == pytest.approx((0.9, 0.6))
+
+
 def test_one_cycle_moves_the_momentum_when_told() -> None:
     optimizer = make_optimizer(0.01, kind=Adam)
     schedules.one_cycle(optimizer, total_steps=10, max_epochs=1)

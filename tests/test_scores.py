@@ -27,15 +27,14 @@ def test_the_interval_covers_as_often_as_it_says() -> None:
     assert covered == pytest.approx(0.95, abs=0.02)
 
 
-def test_precision_and_recall_of_each_class() -> None:
-    labels = torch.tensor([0, 0, 0, 1, 1])
-    answers = torch.tensor([0, 0, 1, 1, 0])
-    counts = confusion(labels, answers, 4)
-    assert counts.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
-    assert per_class(counts, ("ant", "bee", "cat", "dog"))[:3] == [
-        ClassScore("ant", precision=2 / 3, recall=2 / 3, images=3),
-        ClassScore("bee", precision=1 / 2, recall=1 / 2, images=2),
-        ClassScore("cat", precision=None, recall=None, images=0),
+def test_precision_is_of_the_answers_and_recall_of_the_images() -> None:
+    counts = confusion(torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 1, 1, 1, 1]), 4)
+    assert counts.tolist() == [[1, 2, 0, 0], [0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert per_class(counts, ("ant", "bee", "cat", "dog")) == [
+        ClassScore("ant", precision=1.0, recall=1 / 3, images=3),
+        ClassScore("bee", precision=1 / 4, recall=1.0, images=1),
+        ClassScore("cat", precision=None, recall=0.0, images=1),
+        ClassScore("dog", precision=None, recall=None, images=0),
     ]
 
 

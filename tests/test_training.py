@@ -209,7 +209,8 @@ def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypat
     after_step, end = [], Classifier.on_train_batch_end
 
     def record(self: Classifier, *arguments: Any) -> None:
-        after_step.append({f"net.{name}": tensor.clone() for name, tensor in self.net.named_parameters()})
+        state = self.net.state_dict()  # batch norm's statistics are averaged as well
+        after_step.append({f"net.{name}": value.clone() for name, value in state.items() if value.is_floating_point()})
         end(self, *arguments)
 
     monkeypatch.setattr(Classifier, "on_train_batch_end", record)
@@ -220,6 +221,21 @@ def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypat
         for decay, tensors in zip([3 / 12, 4 / 13, 0.33, 0.33], after_step[1:], strict=True):
             average = decay * average + (1 - decay) * tensors[name]
         assert torch.allclose(saved[name], average, rtol=1e-5, atol=1e-7), name
+
+
+def test_a_seed_decides_weights_order_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, step = [], Classifier.training_step
+
+    def record(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 0:
+            found.append((next(self.net.parameters()).tolist(), batch[1].tolist(), torch.initial_seed()))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", record)
+    for seed in (5, 6):
+        train_in(tmp_path / str(seed), *QUICK, f"seed={seed}", "++trainer.limit_train_batches=1")
+    first, other = found
+    assert [mine != others for mine, others in zip(first, other, strict=True)] == [True] * 3
 
 
 def test_averaged_weights_are_kept_where_the_network_trains() -> None:
@@ -279,3 +295,8 @@ def test_training_starts_its_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         torch.set_num_threads(before)
     assert result.threads == 2
     assert started == ["memory kept"]
+
+
+def test_the_rows_of_tensorboards_picture_are_the_true_classes(drawn_confusion, tmp_path: Path) -> None:
+    train_in(tmp_path / "run", *SHORT, "++trainer.limit_train_batches=1")
+    assert torch.equal(drawn_confusion[0], Digits().load().test.labels)
