@@ -97,12 +97,12 @@ class Twins:
             assert ours.shape == pair.tensor.shape
             pair.tensor.data.copy_(ours)
 
-    def images(self) -> Tensor:
+    def images(self, seed: int = 0) -> Tensor:
         """(n, c, h, w), in this order in memory too: PyTorch's batch norm on a CPU rounds channels_last far more."""
         height, width, channels = self.keras.input_shape[1:]
-        return torch.rand(BATCH, channels, height, width, generator=torch.Generator().manual_seed(0))
+        return torch.rand(BATCH, channels, height, width, generator=torch.Generator().manual_seed(seed))
 
-    def train_pass(self) -> None:
+    def train_pass(self, seed: int = 0) -> None:
         """In training mode without dropout: once forwards, from new random weights, and once backwards."""
         import keras
 
@@ -117,8 +117,8 @@ class Twins:
         self.keras.zero_grad()
         self.ours.zero_grad()
         keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        keras_loss(labels, self.keras(self.images().permute(0, 2, 3, 1), training=True)).backward()
-        nn.functional.cross_entropy(self.ours.train()(self.images()), labels).backward()
+        keras_loss(labels, self.keras(self.images(seed).permute(0, 2, 3, 1), training=True)).backward()
+        nn.functional.cross_entropy(self.ours.train()(self.images(seed)), labels).backward()
 
 
 def conv_layout(kernel: Tensor) -> Tensor:
@@ -215,15 +215,22 @@ def test_same_logits(twins) -> None:
 
 
 def test_same_gradients(twins) -> None:
-    twins.train_pass()
+    """On one of three batches: sums in another order may turn a ReLU or a maximum near a tie, by the CPU, on a few."""
     trainable = [pair for pair in twins.pairs if pair.variable.trainable]
-    gradients = [pair.layout(pair.variable.value.grad) for pair in trainable]
-    # some are zero but for rounding: whatever only shifts the input of a norm
-    zero = 1e-6 * sqrt(sum(gradient.square().sum() for gradient in gradients))
-    for pair, expected in zip(trainable, gradients, strict=True):
-        error = (pair.tensor.grad - expected).norm()
-        # sums in another order turn a ReLU or a maximum that is nearly a tie: up to 0.5 % of a gradient, by the CPU
-        assert error < 0.02 * expected.norm() + zero, pair.variable.path
+    differing = []
+    for seed in range(3):
+        twins.train_pass(seed)
+        gradients = [pair.layout(pair.variable.value.grad) for pair in trainable]
+        # some are zero but for rounding: whatever only shifts the input of a norm
+        zero = 1e-6 * sqrt(sum(gradient.square().sum() for gradient in gradients))
+        differing = [
+            pair.variable.path
+            for pair, expected in zip(trainable, gradients, strict=True)
+            if not (pair.tensor.grad - expected).norm() < 1e-3 * expected.norm() + zero
+        ]
+        if not differing:
+            break
+    assert not differing
 
 
 def test_same_batch_norm_statistics(twins) -> None:
