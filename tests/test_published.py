@@ -217,6 +217,7 @@ if seed == 1:
 final = Epoch(20, test={"loss": 0.02, "accuracy": 0.99})
 folder = Path("runs", keys["experiment"], f"seed-{seed}")
 Result(keys["experiment"], [], seed, status="completed", final=final).write(folder)
+print("trained")
 """
 
 
@@ -246,6 +247,18 @@ def test_a_run_is_trained_by_its_rows_command(tmp_path: Path, monkeypatch: pytes
         "['experiment=record/mnist_tiny', 'name=ablation/mnist_tiny/no_ema', 'callbacks=[default]', 'seed=3', "
         "'engine.threads=1']"
     ]
+
+
+def test_a_teacher_is_trained_first_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train.py").write_text(FAKE_TRAINING)
+    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
+    taught = replace(row(), overrides=("distillation.teacher=runs/teacher/mnist/seed-0",))
+    for _ in range(2):
+        reproduce.train_teachers([row(), taught, taught])
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("result.json")] == [
+        "runs/teacher/mnist/seed-0/result.json"
+    ]
+    assert (tmp_path / "runs" / "teacher" / "mnist" / "seed-0" / "output.log").read_text() == "trained\n"
 
 
 def test_runs_on_other_files_are_not_mixed_with_the_published_ones(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -12,7 +12,7 @@ from test_published import made_up
 from parsimony.config import CONF
 from parsimony.published.pareto import pareto, public
 from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
-from parsimony.published.tables import ablation_table, aims, record_table, smallest, surpassed, time_table
+from parsimony.published.tables import ablation_table, aims, record_table, smallest, surpassed, teachers, time_table
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize
@@ -102,6 +102,15 @@ def test_the_tables_of_made_up_runs() -> None:
         lines[-1] == "| | no ema | `callbacks=[default]` | 2,472 | 99.36 ± 0.08 % (n=2) | -0.09 ± 0.13 |"
     )  # of seeds 0 and 1
     assert ablation_table([row()], []) == "Not run yet."
+
+
+def test_a_teacher_is_told_once() -> None:
+    teacher = {"name": "teacher/mnist", "seed": 0, "parameters": 117210, "test_accuracy": 0.9971}
+    config = {"distillation": {"weight": 0.5, "temperature": 2.0}}
+    ablation = row(99.30, 99.42, change="taught")
+    taught = replace(ablation, runs=[replace(run, teacher=teacher, config=config) for run in ablation.runs])
+    told = "teacher/mnist, seed 0 (117,210 parameters, 99.71 %), weight 0.5, temperature 2.0"
+    assert teachers([ablation, taught]) == f"The teacher of `mnist_tiny` is {told}."
 
 
 def test_the_picture_has_all_of_one_task() -> None:

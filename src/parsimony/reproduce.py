@@ -7,6 +7,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
 from parsimony.resume import finished
-from parsimony.runs import PROJECT, replace_file
+from parsimony.runs import PROJECT, Result, replace_file
 
 
 def missing(row: Row, results: Path) -> list[int]:
@@ -27,18 +28,36 @@ def missing(row: Row, results: Path) -> list[int]:
     return sorted(set(range(row.seeds)) - {run.seed for run in row.runs})
 
 
-def train(row: Row, seed: int, results: Path) -> bool:
-    """Trains one run in a process of its own and copies its result.json; false if it failed or read other data."""
-    folder = PROJECT / "runs" / row.name / f"seed-{seed}"
+def folder_of(name: str, seed: int) -> Path:
+    return PROJECT / "runs" / name / f"seed-{seed}"
+
+
+def trained(experiment: str, seed: int, *overrides: str, name: str) -> Result | None:
+    """The run of a process of its own, which may go on with one that broke off; None if it failed."""
+    folder = folder_of(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    keys = (f"experiment={row.experiment}", f"name={row.name}", *row.overrides, f"seed={seed}", "engine.threads=1")
-    command = [sys.executable, "train.py", *keys]
+    keys = (f"experiment={experiment}", f"name={name}", *overrides, f"seed={seed}", "engine.threads=1")
     with (folder / "output.log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=PROJECT, stdout=log, stderr=log, env=environment)
+        done = subprocess.run([sys.executable, "train.py", *keys], cwd=PROJECT, stdout=log, stderr=log, env=environment)
     result = finished(folder)
     if done.returncode or not result:
-        print(f"{row.name} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
+        print(f"{name} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
+        return None
+    return result
+
+
+def train_teachers(rows: Iterable[Row]) -> None:
+    """Those that `rows` learn from, where they are not there. One that fails is told; its row's runs then fail too."""
+    for name, seed in sorted({row.teacher for row in rows if row.teacher}):
+        if not finished(folder_of(name, seed)):
+            trained(name, seed, name=name)
+
+
+def train(row: Row, seed: int, results: Path) -> bool:
+    """Trains one run and copies its result.json; false if it failed or read other data."""
+    result = trained(row.experiment, seed, *row.overrides, name=row.name)
+    if not result:
         return False
     if any(run.data.get("sha256") != result.data.get("sha256") for run in row.runs):
         print(
@@ -49,7 +68,7 @@ def train(row: Row, seed: int, results: Path) -> bool:
         return False
     target = results / row.name / f"seed-{seed}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(target, (folder / "result.json").read_text())
+    replace_file(target, (folder_of(row.name, seed) / "result.json").read_text())
     assert result.final is not None
     assert result.final.test is not None
     print(f"{row.name} seed {seed}: {100 * result.final.test['accuracy']:.2f} %", flush=True)
@@ -82,6 +101,7 @@ def main() -> None:
     if arguments.seeds:
         chosen = [replace(row, seeds=arguments.seeds) for row in chosen]
     left = [(row, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]
+    train_teachers(row for row, _, _ in left)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         trained = list(pool.map(lambda run: train(*run), left))
     sys.exit(0 if all(trained) else 1)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from parsimony.errors import InputError
 from parsimony.published.rows import Row, recipe
-from parsimony.published.tables import spread
+from parsimony.published.tables import spread, taught_by
 from parsimony.runs import Result
 
 
@@ -104,7 +104,7 @@ def _recipe(row: Row) -> str:
         ("learning-rate schedule", _object(config["scheduler"])),
         ("augmentation", _object(augmented)),
         ("label smoothing", str(config["label_smoothing"])),
-        *([("distilled from", _teacher(run))] if run.teacher else []),
+        *([("distilled from", taught_by(run))] if run.teacher else []),
         ("weight averaging", f"exponential moving average, decay {averaged['decay']}" if averaged else "none"),
         *([("early stopping", _object(stopping))] if stopping else []),
         ("command", f"`{command}`"),
@@ -112,16 +112,6 @@ def _recipe(row: Row) -> str:
         ("versions", ", ".join(sorted({f"torch {r.versions['torch']}" for r in row.runs}))),
     ]
     return _table(rows)
-
-
-def _teacher(run: Result) -> str:
-    """The network of `run.teacher`, and how its answers were weighed."""
-    assert run.teacher
-    told = run.config["distillation"]
-    return (
-        f"{run.teacher['name']}, seed {run.teacher['seed']} ({run.teacher['parameters']:,} parameters, "
-        f"{100 * run.teacher['test_accuracy']:.2f} %), weight {told['weight']}, temperature {told['temperature']}"
-    )
 
 
 def _object(node: dict[str, Any]) -> str:

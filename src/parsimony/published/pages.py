@@ -18,6 +18,7 @@ from parsimony.published.tables import (
     spread,
     surpassed,
     sweep_table,
+    teachers,
     time_table,
 )
 from parsimony.runs import PROJECT, replace_file
@@ -38,7 +39,7 @@ def filled(text: str, *tables: str) -> str:
 
 def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Each file that tells of published results, as it should read: pages, model cards, the recipes' headers."""
-    found, records = rows(results), record_rows(results)
+    found, records, ablations = rows(results), record_rows(results), ablation_rows(results)
     both = [*found, *records]
     of_records = (record_table(records), surpassed(records, both), aims(found), smallest(both, at_least=99.40))
     return {
@@ -51,7 +52,7 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
             RECORDS.read_text(),
             "\n\n".join(filter(None, of_records)),
             time_table(results / TIME.name),
-            ablation_table(records, ablation_rows(results)),
+            "\n\n".join(filter(None, (ablation_table(records, ablations), teachers(ablations)))),
         ),
     }
 

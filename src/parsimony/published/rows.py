@@ -1,5 +1,6 @@
 """The published recipes and their runs in results/: reproductions, records, and the records' ablations."""
 
+import re
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Row:
     def name(self) -> str:
         """What its runs are called, and their folder."""
         return f"ablation/{self.network}/{self.change}" if self.change else self.experiment
+
+    @property
+    def teacher(self) -> tuple[str, int] | None:
+        """The experiment and the seed of the run that it learns from, if any: distillation.teacher=runs/NAME/seed-N."""
+        found = re.search(r"distillation\.teacher=runs/(\S+)/seed-(\d+)", " ".join(self.overrides))
+        return (found[1], int(found[2])) if found else None
 
     @property
     def command(self) -> str:

@@ -198,6 +198,22 @@ def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "Not run yet."
 
 
+def teachers(ablations: Iterable[Row]) -> str:
+    """A line for each network that some of `ablations` learn from."""
+    told = {(row.network, taught_by(run)) for row in ablations for run in row.runs if run.teacher}
+    return "\n".join(f"The teacher of `{network}` is {teacher}." for network, teacher in sorted(told))
+
+
+def taught_by(run: Result) -> str:
+    """The network of `run.teacher`, and how its answers were weighed."""
+    assert run.teacher
+    told = run.config["distillation"]
+    return (
+        f"{run.teacher['name']}, seed {run.teacher['seed']} ({run.teacher['parameters']:,} parameters, "
+        f"{100 * run.teacher['test_accuracy']:.2f} %), weight {told['weight']}, temperature {told['temperature']}"
+    )
+
+
 def time_table(path: Path) -> str:
     """Seconds from the command to the prompt, against the record's aim."""
     if not path.exists():
