@@ -172,19 +172,12 @@ def mnist_squeeze() -> keras.Sequential:
 
 
 def mnist_micro() -> keras.Sequential:
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            *(Conv2D(4, 3, use_bias=False), ReLU(), BatchNormalization()),  # 26
-            *(Conv2D(6, 3, use_bias=False), ReLU(), BatchNormalization()),  # 24
-            *(Conv2D(6, 3, use_bias=False), ReLU(), BatchNormalization()),  # 22
-            MaxPooling2D(2),  # 11
-            *(Conv2D(8, 3, use_bias=False), ReLU(), BatchNormalization()),  # 9
-            *(Conv2D(8, 3, use_bias=False), ReLU(), BatchNormalization()),  # 7
-            *(Conv2D(10, 3, use_bias=False), BatchNormalization()),  # 5
-            GlobalAveragePooling2D(),
-        ]
-    )
+    def layer() -> tuple[keras.Layer, ...]:
+        return SeparableConv2D(16, 3, use_bias=False), ReLU(), BatchNormalization()
+
+    before = [Conv2D(8, 3, use_bias=False), ReLU(), BatchNormalization(), *layer(), MaxPooling2D(2)]  # 26, 24, 12
+    after = [*layer(), *layer(), *layer(), *layer()]  # 10, 8, 6, 4
+    return keras.Sequential([keras.Input((28, 28, 1)), *before, *after, GlobalAveragePooling2D(), Dense(10)])
 
 
 def mnist_even() -> keras.Sequential:
