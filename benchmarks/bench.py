@@ -38,7 +38,6 @@ BATCH = {  # of each network's published recipe
     "mnist_plain": 32,
     "mnist_wide": 512,
     "mnist_micro": 64,
-    "mnist_even": 64,
     "mnist_residual": 64,
     "cifar_sep": 128,
     "cifar_base": 128,

@@ -180,15 +180,6 @@ def mnist_micro() -> keras.Sequential:
     return keras.Sequential([keras.Input((28, 28, 1)), *before, *after, GlobalAveragePooling2D(), Dense(10)])
 
 
-def mnist_even() -> keras.Sequential:
-    def layer() -> tuple[keras.Layer, ...]:
-        return Conv2D(10, 3, use_bias=False), ReLU(), BatchNormalization()
-
-    before = [*layer(), *layer(), MaxPooling2D(2)]  # 26, 24, 12
-    after = [*layer(), *layer(), *layer(), Conv2D(10, 3, use_bias=False), BatchNormalization()]  # 10, 8, 6, 4
-    return keras.Sequential([keras.Input((28, 28, 1)), *before, *after, GlobalAveragePooling2D()])
-
-
 def mnist_residual() -> keras.Model:
     images = keras.Input((28, 28, 1))
     maps = MaxPooling2D(2)(block(block(images, 16), 32))  # 14

@@ -19,7 +19,6 @@ COUNTS = {
     mnist.mnist_narrow_early_pool: (6_570, 6_430, 140),
     mnist.mnist_squeeze: (14_568, 14_292, 276),
     mnist.mnist_micro: (2_394, 2_218, 176),
-    mnist.mnist_even: (4_830, 4_710, 120),
     mnist.mnist_residual: (117_210, 116_602, 608),
     cifar.cifar_base: (1_172_410, 1_172_410, 0),
     cifar.cifar_sep: (92_901, 91_237, 1_664),

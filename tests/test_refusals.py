@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in
         ("scheduler=one_cycle scheduler.pct_start=2", "scheduler.pct_start must be a number from 0 to 1"),
         ("+trainer.profiler=foo", "Trainer cannot be built: .*simple"),
         ("+model.foo=1", "mnist_narrow cannot be built: .*'foo'"),
-        ("model=mnist_even model.width=0", "mnist_even cannot be built: width takes a whole number of at least 1"),
+        ("model=mnist_micro model.width=1", "mnist_micro cannot be built: width takes a whole number of at least 2"),
         ("+model._partial_=true", "mnist_narrow gives no Module"),
         ("+model._recursive_=foo", "_recursive_ flag must be a bool"),
         ("data._target_=pytorch_lightning.LightningDataModule", "gives no ImageData"),

@@ -160,7 +160,8 @@ def mnist_squeeze(dropout: float = 0.2, dropout_first: float = 0.1) -> nn.Sequen
 
 def mnist_micro(width: int = 16, dropout: float = 0.0) -> nn.Sequential:
     """2,394 parameters: our own, for the records. Separable, all layers but the first as wide; no bias but the last."""
-    _check_width(width, at_least=2)
+    if not isinstance(width, int) or width < 2:
+        raise ValueError(f"width takes a whole number of at least 2, not {width}")
     block = partial(separable, bias=False, dropout=dropout)
     return nn.Sequential(
         conv(1, width // 2, bias=False, dropout=dropout),  # 26
@@ -172,22 +173,6 @@ def mnist_micro(width: int = 16, dropout: float = 0.0) -> nn.Sequential:
         block(width, width),  # 4
         global_average_pool(),
         dense(width, 10, activation=False),
-    )
-
-
-def mnist_even(width: int = 10, dropout: float = 0.0) -> nn.Sequential:
-    """4,830 parameters, 9,925 at width 15: our own, for the records. All layers are as wide; no bias anywhere."""
-    _check_width(width, at_least=1)
-    block = partial(conv, bias=False, dropout=dropout)
-    return nn.Sequential(
-        block(1, width),  # 26
-        block(width, width),  # 24
-        nn.MaxPool2d(2),  # 12
-        block(width, width),  # 10
-        block(width, width),  # 8
-        block(width, width),  # 6
-        conv(width, 10, bias=False, activation=False),  # 4
-        global_average_pool(),
     )
 
 
@@ -205,8 +190,3 @@ def mnist_residual(dropout: float = 0.0) -> nn.Sequential:
         global_average_pool(),
         dense(64, 10, activation=False),
     )
-
-
-def _check_width(width: int, at_least: int) -> None:
-    if not isinstance(width, int) or width < at_least:
-        raise ValueError(f"width takes a whole number of at least {at_least}, not {width}")
