@@ -1,8 +1,6 @@
 """The committed results against their recipes, and the pages against the results."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -11,9 +9,7 @@ import pytest
 from conftest import compose_run, group_options
 from omegaconf import OmegaConf
 
-from parsimony import reproduce
 from parsimony.config import CONF
-from parsimony.errors import InputError
 from parsimony.published.pages import EXAMPLE, PAGE, pages, write
 from parsimony.published.rows import RECIPE, Row, ablation_rows, changes, current_config, recipe, record_rows, rows
 from parsimony.published.tables import full_table, keras_table, short_table
@@ -201,106 +197,3 @@ def test_the_page_has_every_command() -> None:
     page = PAGE.read_text()
     for experiment in EXPERIMENTS:
         assert f"`python train.py experiment=reproduce/{experiment} seed=0`" in page
-
-
-# python -m parsimony.reproduce
-
-FAKE_TRAINING = """
-import sys
-from pathlib import Path
-from parsimony.published.rows import ablation_rows, record_rows
-from parsimony.runs import Epoch, Result
-keys = dict(argument.split("=", 1) for argument in sys.argv[1:])
-seed = int(keys["seed"])
-if seed == 1:
-    sys.exit("out of luck")
-final = Epoch(20, test={"loss": 0.02, "accuracy": 0.99})
-folder = Path("runs", keys["experiment"], f"seed-{seed}")
-Result(keys["experiment"], [], seed, status="completed", final=final).write(folder)
-print("trained")
-"""
-
-
-def test_it_trains_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    (tmp_path / "train.py").write_text(FAKE_TRAINING)
-    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
-    monkeypatch.setattr(
-        sys, "argv", ["reproduce", "mnist_narrow", "--seeds", "2", "--results", str(tmp_path / "results")]
-    )
-    with pytest.raises(SystemExit) as ended:
-        reproduce.main()
-    assert ended.value.code == 1
-    out = capsys.readouterr().out
-    assert "reproduce/mnist_narrow seed 0: 99.00 %" in out
-    assert "reproduce/mnist_narrow seed 1 failed" in out
-    assert "out of luck" in (tmp_path / "runs" / "reproduce" / "mnist_narrow" / "seed-1" / "output.log").read_text()
-    kept = list((tmp_path / "results" / "reproduce" / "mnist_narrow").iterdir())
-    assert [path.name for path in kept] == ["seed-0.json"]
-
-
-def test_a_run_is_trained_by_its_rows_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "train.py").write_text("import sys; print(sys.argv[1:])")
-    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
-    row = Row("mnist_tiny", [], 5, group="record", change="no_ema", overrides=("callbacks=[default]",))
-    assert not reproduce.train(row, 3, tmp_path / "results")
-    assert (tmp_path / "runs" / row.name / "seed-3" / "output.log").read_text().splitlines() == [
-        "['experiment=record/mnist_tiny', 'name=ablation/mnist_tiny/no_ema', 'callbacks=[default]', 'seed=3', "
-        "'engine.threads=1']"
-    ]
-
-
-def test_a_teacher_is_trained_first_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "train.py").write_text(FAKE_TRAINING)
-    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
-    taught = replace(row(), overrides=("distillation.teacher=runs/teacher/mnist/seed-0",))
-    for _ in range(2):
-        reproduce.train_teachers([row(), taught, taught])
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("result.json")] == [
-        "runs/teacher/mnist/seed-0/result.json"
-    ]
-    assert (tmp_path / "runs" / "teacher" / "mnist" / "seed-0" / "output.log").read_text() == "trained\n"
-
-
-def test_runs_on_other_files_are_not_mixed_with_the_published_ones(tmp_path: Path, monkeypatch, capsys) -> None:
-    (tmp_path / "train.py").write_text(FAKE_TRAINING)
-    monkeypatch.setattr(reproduce, "PROJECT", tmp_path)
-    there = replace(made_up(1), data={"name": "mnist", "sha256": {"train": "a copy's"}})
-    assert not reproduce.train(row(there), 0, tmp_path / "results")
-    assert "reproduce/mnist_narrow seed 0 was trained on other files than the runs in" in capsys.readouterr().out
-    assert reproduce.train(row(), 0, tmp_path / "again")
-    assert [path.name for path in tmp_path.rglob("seed-*.json")] == ["seed-0.json"]
-
-
-def test_it_skips_what_is_there_and_refuses_what_another_recipe_made(tmp_path: Path) -> None:
-    config = OmegaConf.to_container(compose_run(tmp_path, "experiment=reproduce/mnist_narrow"))
-    there = replace(made_up(2), config=config)
-    assert reproduce.missing(row(there), tmp_path) == [0, 1, 3, 4]
-    config["optimizer"]["lr"] = 1.0
-    with pytest.raises(InputError, match=r"seed-2.json was made by another recipe \(optimizer\): remove it"):
-        reproduce.missing(row(replace(there, config=config)), tmp_path)
-
-
-def test_an_unknown_network_is_one_sentence() -> None:
-    command = [sys.executable, "-m", "parsimony.reproduce", "mnist_nrrow"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "there is no recipe mnist_nrrow; there are reproduce/mnist_wide, reproduce/mnist_wide_plus" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_what_is_asked_for_twice_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained = []
-    monkeypatch.setattr(reproduce, "train", lambda row, seed, results: trained.append((row.name, seed)) or True)
-    results = ("--results", str(tmp_path), "--seeds", "1")
-    monkeypatch.setattr(sys, "argv", ["reproduce", "record/mnist_micro", "record", *results])
-    with pytest.raises(SystemExit):
-        reproduce.main()
-    assert trained.count(("record/mnist_micro", 0)) == 1
-
-
-@pytest.mark.parametrize("option", ["--jobs", "--seeds"])
-def test_numbers_below_one_are_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["reproduce", "record", option, "0"])
-    with pytest.raises(SystemExit) as ended:
-        reproduce.main()
-    assert ended.value.code == 2

@@ -103,8 +103,8 @@ def main() -> None:
     left = [(row, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]
     train_teachers(row for row, _, _ in left)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        trained = list(pool.map(lambda run: train(*run), left))
-    sys.exit(0 if all(trained) else 1)
+        succeeded = list(pool.map(lambda run: train(*run), left))
+    sys.exit(0 if all(succeeded) else 1)
 
 
 if __name__ == "__main__":
