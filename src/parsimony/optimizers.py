@@ -1,5 +1,7 @@
-"""The one optimizer that PyTorch does not have whole: Muon for a convnet."""
+"""The one optimizer that PyTorch does not have whole: Muon for a convnet, and fast where kernels are many and small."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,10 +34,8 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         params = list(params)
         kernels = [p for p in params if p.ndim >= 2]
-        others = [p for p in params if p.ndim < 2]
-        self._matrices = [nn.Parameter(p.detach().flatten(1)) for p in kernels]
-        self._muon = torch.optim.Muon(
-            [{"params": self._matrices, "name": "muon"}],
+        muon = torch.optim.Muon(  # for its checks and its group: the step is our own
+            [{"params": [kernel.detach().flatten(1) for kernel in kernels], "name": "muon"}],
             lr=lr,
             momentum=momentum,
             nesterov=nesterov,
@@ -44,16 +44,16 @@ class Muon(torch.optim.Optimizer):
             adjust_lr_fn=adjust_lr_fn,
         )
         self._adamw = torch.optim.AdamW(
-            [{"params": others, "name": "adamw"}],
+            [{"params": [p for p in params if p.ndim < 2], "name": "adamw"}],
             lr=lr if adamw_lr is None else adamw_lr,
             betas=adamw_betas,
             eps=adamw_eps,
             weight_decay=adamw_weight_decay,
+            fused=True,
         )
         # AdamW's first beta is its momentum, under the name by which schedules move Muon's.
         adamw = {**self._adamw.param_groups[0], "momentum": adamw_betas[0]}
-        groups = [{**self._muon.param_groups[0], "params": kernels}, adamw]
-        super().__init__(groups, defaults={"lr": lr, "momentum": momentum})
+        super().__init__([{**muon.param_groups[0], "params": kernels}, adamw], {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -61,28 +61,55 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        # Schedulers edit this optimizer's groups, checkpoints replace its groups and state, a move to another device or
-        # memory format replaces the parameters' storage: so the two inner optimizers are handed everything anew.
-        kernels, others = self.param_groups
-        self._muon.param_groups[0] = {**kernels, "params": self._matrices}
-        for kernel, matrix in zip(kernels["params"], self._matrices, strict=True):
-            matrix.data = kernel.detach().flatten(1)
-            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
-            if matrix.grad is not None:
-                self._muon.state[matrix] = self.state[kernel]
-        self._muon.step()
-        for kernel, matrix in zip(kernels["params"], self._matrices, strict=True):
-            _write_back(matrix, kernel)
-            matrix.grad = None
+        muon, adamw = self.param_groups
+        alike = defaultdict(list)
+        for kernel in muon["params"]:
+            if kernel.grad is not None:
+                gradient = kernel.grad.flatten(1)
+                alike[gradient.device, gradient.shape].append((kernel, gradient))
+        for pairs in alike.values():
+            kernels, gradients = map(list, zip(*pairs, strict=True))
+            self._step_alike(kernels, gradients, muon)
 
-        others["betas"] = (others["momentum"], others["betas"][1])
-        self._adamw.param_groups[0] = others
+        adamw["betas"] = (adamw["momentum"], adamw["betas"][1])
+        # Schedulers edit this optimizer's groups, and checkpoints replace its groups and state.
+        self._adamw.param_groups[0] = adamw
         self._adamw.state = self.state
         self._adamw.step()
         return loss
 
+    def _step_alike(self, kernels: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        # A small network's time with Muon is not in the arithmetic but in the number of operations, and all kernels of
+        # one size take as many as one does.
+        for kernel, gradient in zip(kernels, gradients, strict=True):
+            if not self.state[kernel]:
+                self.state[kernel]["momentum_buffer"] = torch.zeros_like(gradient)
+        momenta = [self.state[kernel]["momentum_buffer"] for kernel in kernels]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"]) if group["nesterov"] else momenta
+        matrices = orthogonalise(torch.stack(ahead), group["ns_coefficients"], group["ns_steps"], group["eps"])
 
-def _write_back(matrix: Tensor, kernel: Tensor) -> None:
-    # A contiguous kernel shares its memory with its matrix; a channels_last one cannot, and was copied.
-    if matrix.data_ptr() != kernel.data_ptr():
-        kernel.copy_(matrix.view_as(kernel))
+        rows, columns = gradients[0].shape
+        if group["adjust_lr_fn"] == "match_rms_adamw":
+            ratio = 0.2 * math.sqrt(max(rows, columns))
+        else:
+            ratio = math.sqrt(max(1, rows / columns))
+        torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
+        updates = [matrix.view_as(kernel) for matrix, kernel in zip(matrices, kernels, strict=True)]
+        torch._foreach_add_(kernels, updates, alpha=-group["lr"] * ratio)
+
+
+def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """(n, rows, columns) -> the same with all singular values near 1, by Newton and Schulz's iteration.
+
+    As torch.optim.Muon has it after Keller Jordan, but of many matrices and in their own precision: his bfloat16 is
+    slower on CPUs. `eps` is the least norm that is divided by.
+    """
+    a, b, c = coefficients
+    tall = matrices.size(1) > matrices.size(2)
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
