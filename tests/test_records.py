@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from test_published import made_up
 
 from parsimony.config import CONF
+from parsimony.published.curves import curves
 from parsimony.published.pareto import pareto, public
 from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
 from parsimony.published.tables import ablation_table, aims, record_table, smallest, surpassed, teachers, time_table
@@ -158,3 +159,20 @@ def test_the_picture_draws_means_over_seeds() -> None:
         (axes,) = pareto("mnist", [row(99.40, 99.50, 99.30)]).axes
     (ours,) = [line for line in axes.lines if line.get_label().startswith("ours")]
     assert list(ours.get_ydata()) == pytest.approx([0.0060])
+
+
+def test_the_curves_are_the_training_sets_and_the_point_the_test_sets() -> None:
+    made = row(99.40, 99.50)
+    histories = [
+        [{"train/accuracy": 0.90}, {"train/accuracy": 0.98}],
+        [{"train/accuracy": 0.94}, {"train/accuracy": 0.99}],
+    ]
+    runs = [replace(run, history=history) for run, history in zip(made.runs, histories, strict=True)]
+    with rc_context(STYLE):
+        (axes,) = curves([replace(made, runs=runs), row()]).axes  # none for a record without runs
+    drawn = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert drawn["training set"] == ([1, 2], pytest.approx([0.08, 0.015]))
+    assert drawn["aim"][1] == pytest.approx([0.006, 0.006])
+    (bars,) = axes.containers
+    assert bars.lines[0].get_xydata()[0] == pytest.approx([2, 0.0055])
+    assert bars.lines[2][0].get_segments()[0].flatten() == pytest.approx([2, 0.005, 2, 0.006])

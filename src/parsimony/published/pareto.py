@@ -2,17 +2,15 @@
 
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from omegaconf import OmegaConf
 
 from parsimony.published.rows import RESULTS, Row
-from parsimony.report.plots import COLOURS, GREY, STYLE, error, label_points, log_ticks, pareto_front, scale
+from parsimony.report.plots import COLOURS, GREY, error, label_points, log_ticks, pareto_front, scale
 
 
 def public() -> list[dict[str, Any]]:
@@ -61,8 +59,3 @@ def _scatter(axes: Axes, points: Sequence[tuple[int, float]], label: str, marker
         parameters, accuracies = zip(*points, strict=True)
         errors = [float(error(accuracy)) for accuracy in accuracies]
         axes.plot(parameters, errors, marker, color=colour, label=label, markersize=6)
-
-
-def save_pareto(task: str, rows: Sequence[Row], path: Path) -> None:
-    with rc_context(STYLE):
-        pareto(task, rows).savefig(path, metadata={"Date": None})
