@@ -46,6 +46,7 @@ BATCH = {  # of each network's published recipe
     "cifar_resnet9": 128,
 }
 OTHERS = ("keras", "bare", "stock")
+PRECISIONS = ("float32", "bfloat16")
 FLOPS_PER_MAC = 6  # a multiplication and an addition forward, twice that backward
 
 
@@ -108,9 +109,8 @@ def save_images(network: str, count: int, folder: Path, root: Path) -> str:
 
 def matmul_limits(size: int = 2048, seconds: float = 2.0) -> dict[str, float]:
     """GFLOP/s of the fastest of many products of two square matrices, in float32 and, where in hardware, bfloat16."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        engine = instantiate(compose("config").engine)
-    kinds = [torch.float32] + [torch.bfloat16] * (engine.lightning_precision(on_gpu=False) == "bf16-mixed")
+    in_hardware = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    kinds = [torch.float32] + [torch.bfloat16] * in_hardware
     limits = {}
     for kind in kinds:
         a, b = torch.randn(2, size, size, dtype=kind)
@@ -211,7 +211,8 @@ def report(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=BATCH, default=list(BATCH), metavar="NAME")
-    parser.add_argument("--against", nargs="+", choices=OTHERS, default=list(OTHERS), metavar="NAME")
+    ways = (*OTHERS, *PRECISIONS)
+    parser.add_argument("--against", nargs="+", choices=ways, default=list(OTHERS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5, help="slices of each contender, after one to warm up")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a slice of the bare loop")
     parser.add_argument("--images", type=int, help="in a slice, instead of --seconds")

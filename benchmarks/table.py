@@ -15,6 +15,7 @@ from parsimony.runs import Result
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
+PRECISION = HERE / "precision"
 ENGINES = {
     "fast": HERE.parent / "results" / "reproduce" / "mnist_narrow",
     "plain": HERE.parent / "results" / "engine_plain" / "mnist_narrow",
@@ -58,6 +59,22 @@ def render_accuracy(engines: dict[str, list[Result]]) -> str:
     return "\n".join([*lines, "", f"The means differ by {difference}."])
 
 
+def render_precision(results: list[dict[str, Any]]) -> str:
+    """Markdown: a row a network, of the precision that the engine takes against the other one."""
+    if not results:
+        return "Nothing measured yet."
+    lines = [*{_place(result): None for result in results}, ""]
+    lines += ["| network | the engine takes | images/s | against the other |", "|---|---|--:|--:|"]
+    for result in results:
+        ours = result["contenders"]["ours"]
+        ((other, ratio),) = result["ratios"].items()
+        speed = _spread(ours["images_per_second"], ",.0f")
+        lines.append(
+            f"| `{result['network']}` | {ours['precision']} | {speed} | {_spread(ratio, '.2f', 'x')} {other} |"
+        )
+    return "\n".join(lines)
+
+
 def render_start_up(found: dict[str, Any]) -> str:
     """Markdown: a row a figure of start_up.json."""
     lines = [
@@ -73,9 +90,14 @@ def render_start_up(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tables() -> tuple[str, str, str]:
+def tables() -> tuple[str, str, str, str]:
     engines = {engine: read_runs(folder) for engine, folder in ENGINES.items()}
-    return render(read()), render_start_up(json.loads(FOUND.read_text())), render_accuracy(engines)
+    return (
+        render(read()),
+        render_precision(read(PRECISION)),
+        render_start_up(json.loads(FOUND.read_text())),
+        render_accuracy(engines),
+    )
 
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:

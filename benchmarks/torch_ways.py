@@ -1,4 +1,4 @@
-"""The contenders in PyTorch: `ours`, a `bare` loop with our engine, and the `stock` way."""
+"""The contenders in PyTorch: `ours`, also in one precision, a `bare` loop with our engine, and the `stock` way."""
 
 import time
 from pathlib import Path
@@ -66,6 +66,16 @@ def ours(task: dict[str, Any], turns: Turns) -> None:
     """What `python train.py` runs."""
     Slices.turns = turns
     train(_config(task))
+
+
+def float32(task: dict[str, Any], turns: Turns) -> None:
+    """`ours` in float32 throughout."""
+    ours(task | {"precision": "32-true"}, turns)
+
+
+def bfloat16(task: dict[str, Any], turns: Turns) -> None:
+    """`ours` with products in bfloat16."""
+    ours(task | {"precision": "bf16-mixed"}, turns)
 
 
 def bare(task: dict[str, Any], turns: Turns) -> None:
@@ -140,4 +150,7 @@ class _Stock(pl.LightningModule):
 
 
 def _config(task: dict[str, Any]) -> DictConfig:
-    return config(task["network"], task["batch"], Path(task["folder"]), task["threads"], "torch_ways.Slices")
+    cfg = config(task["network"], task["batch"], Path(task["folder"]), task["threads"], "torch_ways.Slices")
+    cfg.folder = f"{task['folder']}/{task['contender']}"  # a folder has one training at a time
+    cfg.engine.precision = task.get("precision", cfg.engine.precision)
+    return cfg

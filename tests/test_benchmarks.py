@@ -56,6 +56,19 @@ def test_ratios_pair_the_runs_of_a_round(results: Path) -> None:
         assert ratio["runs"] == pytest.approx(pairs, rel=1e-3)
 
 
+def test_precisions_are_compared(tmp_path: Path) -> None:
+    sizes = ["--rounds", "1", "--images", "64", "--threads", "1", "--data", str(tmp_path / "no_data")]
+    ways = ["--networks", "mnist_plain", "--against", "float32", "bfloat16"]
+    bench.main([*ways, *sizes, "--results", str(tmp_path)])
+    (result,) = table.read(tmp_path)
+    found = {way: contender["precision"] for way, contender in result["contenders"].items()}
+    assert (found["float32"], found["bfloat16"]) == ("float32", "bfloat16")
+    result["ratios"] = {"bfloat16": {"median": 1.5, "min": 1.25, "max": 2.0}}
+    row = table.render_precision([result]).splitlines()[-1]
+    assert row.startswith(f"| `mnist_plain` | {found['ours']} | ")
+    assert row.endswith(" | 1.50x (1.25 to 2.00) bfloat16 |")
+
+
 def test_a_failing_contender_ends_the_benchmark_and_says_why(tmp_path: Path) -> None:
     bench.save_images("mnist_plain", 64, tmp_path, tmp_path / "no_data")
     task = {"contender": "bare", "network": "nonsense", "batch": 32, "folder": str(tmp_path), "threads": 1}

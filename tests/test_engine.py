@@ -149,11 +149,11 @@ def test_without_a_compiler_the_engine_says_so(
         library.cache_clear()
 
 
-def test_auto_precision_is_bf16_only_where_the_hardware_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+def test_auto_precision_on_a_cpu_is_bf16_only_with_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert FAST.lightning_precision(on_gpu=False) == "32-true"
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     assert FAST.lightning_precision(on_gpu=False) == "bf16-mixed"
     assert PLAIN.lightning_precision(on_gpu=False) == "32-true"
 
