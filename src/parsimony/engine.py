@@ -77,7 +77,7 @@ class Engine:
             return precision
         if on_gpu:
             return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-        # With avx512_bf16 alone the native layers in float32 are faster for most networks: see benchmarks/README.md.
+        # With avx512_bf16 alone the native layers in float32 are faster on MNIST: see benchmarks/README.md.
         return "bf16-mixed" if torch.cpu._is_amx_tile_supported() else "32-true"
 
 
