@@ -26,13 +26,8 @@ def render(results: list[dict[str, Any]]) -> str:
     """Markdown: where the figures were measured, then a row a network."""
     if not results:
         return "Nothing measured yet."
-    places: dict[str, list[str]] = {}
-    for result in results:
-        places.setdefault(_place(result), []).append(result["network"])
-    lines = []
-    for place, networks in places.items():
-        lines += [f"{', '.join(networks)}: {place}" if len(places) > 1 else place, ""]
-    lines += [
+    lines = [
+        *_places(results),
         "| network | batch | data | images/s | share of limit | against Keras + TensorFlow | against bare loop "
         "| against stock way | peak MB: ours, Keras, bare, stock | commit |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|---|",
@@ -63,8 +58,11 @@ def render_precision(results: list[dict[str, Any]]) -> str:
     """Markdown: a row a network, of the precision that the engine takes against the other one."""
     if not results:
         return "Nothing measured yet."
-    lines = [*{_place(result): None for result in results}, ""]
-    lines += ["| network | the engine takes | images/s | against the other |", "|---|---|--:|--:|"]
+    lines = [
+        *_places(results),
+        "| network | the engine takes | images/s | against the other |",
+        "|---|---|--:|--:|",
+    ]
     for result in results:
         ours = result["contenders"]["ours"]
         ((other, ratio),) = result["ratios"].items()
@@ -102,6 +100,16 @@ def tables() -> tuple[str, str, str, str]:
 
 def read(folder: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _places(results: list[dict[str, Any]]) -> list[str]:
+    places: dict[str, list[str]] = {}
+    for result in results:
+        places.setdefault(_place(result), []).append(result["network"])
+    lines = []
+    for place, networks in places.items():
+        lines += [f"{', '.join(networks)}: {place}" if len(places) > 1 else place, ""]
+    return lines
 
 
 def _place(result: dict[str, Any]) -> str:
