@@ -13,7 +13,7 @@ from parsimony.config import CONF
 from parsimony.published.curves import curves
 from parsimony.published.pareto import pareto, public
 from parsimony.published.rows import Row, ablation_rows, recipe, record_rows, records
-from parsimony.published.tables import ablation_table, aims, record_table, smallest, surpassed, teachers, time_table
+from parsimony.published.tables import ablation_table, record_table, smallest, surpassed, teachers, time_table
 from parsimony.report.plots import STYLE
 from parsimony.reproduce import asked_for
 from parsimony.summary import summarize
@@ -53,12 +53,6 @@ def test_a_record_is_told_of_what_surpasses_it() -> None:
     better = limited("better", 3000, *[99.41] * 5)
     said = "Within the limits of `ours`, `record/better` has 99.41 ± 0.00 % (n=5)."
     assert surpassed([record], [*others, better]) == said
-
-
-def test_an_aim_beyond_the_original_is_told_with_what_was_reached() -> None:
-    aimed = replace(row(99.40, 99.50), aim=99.60)
-    said = "`record/mnist_tiny`, with 2,472 parameters, has 99.45 ± 0.07 % (n=2); its aim is 99.60 %."
-    assert aims([row(99.40), aimed, replace(aimed, runs=[])]) == said
 
 
 def test_every_recipe_has_its_record() -> None:

@@ -7,7 +7,6 @@ from parsimony.published.cards import card
 from parsimony.published.rows import RESULTS, TIME, Row, ablation_rows, record_rows, rows
 from parsimony.published.tables import (
     ablation_table,
-    aims,
     full_table,
     keras_table,
     minutes_on_one_core,
@@ -41,7 +40,7 @@ def pages(results: Path = RESULTS) -> dict[Path, str]:
     """Each file that tells of published results, as it should read: pages, model cards, the recipes' headers."""
     found, records, ablations = rows(results), record_rows(results), ablation_rows(results)
     both = [*found, *records]
-    of_records = (record_table(records), surpassed(records, both), aims(found), smallest(both, at_least=99.40))
+    of_records = (record_table(records), surpassed(records, both), smallest(both, at_least=99.40))
     return {
         README: filled(README.read_text(), short_table(found)),
         PAGE: filled(PAGE.read_text(), full_table(found), keras_table(found, results), notes(found)),

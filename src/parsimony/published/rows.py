@@ -44,7 +44,6 @@ class Row:
     group: str = "reproduce"  # or record
     change: str = ""
     overrides: tuple[str, ...] = ()
-    aim: float | None = None  # of a reproduction that goes beyond the original, in %
 
     @property
     def experiment(self) -> str:

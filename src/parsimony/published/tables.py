@@ -124,15 +124,6 @@ def record_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def aims(rows: Iterable[Row]) -> str:
-    """A line for each of `rows` that has an aim of its own."""
-    return "\n".join(
-        f"`{row.name}`, with {row.parameters:,} parameters, has {spread(row.accuracies())}; its aim is {row.aim:.2f} %."
-        for row in rows
-        if row.runs and row.aim is not None
-    )
-
-
 def smallest(rows: Iterable[Row], at_least: float, seeds: int = 5) -> str:
     """Which MNIST network with a mean of `at_least` (%) over `seeds` or more is the smallest, in a sentence."""
     enough = [row for row in rows if len(row.runs) >= seeds and row.network.startswith("mnist")]
