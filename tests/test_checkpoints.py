@@ -94,6 +94,12 @@ def test_a_damaged_last_checkpoint_gives_way_to_the_one_before(
     assert all(torch.equal(weights[name], tensor) for name, tensor in unbroken["state_dict"].items())
 
 
+def test_the_next_checkpoint_does_not_put_a_damaged_one_in_the_place_of_the_sound(folder: Path) -> None:
+    cut(folder / "checkpoints" / "last.ckpt")
+    break_off(folder, 2 * STEPS + 1, *RUN)
+    assert [len(read(folder / "checkpoints" / name)["history"]) for name in ("last.ckpt", "previous.ckpt")] == [2, 1]
+
+
 def test_a_kill_between_the_two_renames_leaves_the_one_before(folder: Path, unbroken: dict) -> None:
     (folder / "checkpoints" / "last.ckpt").unlink()
     assert train_in(folder, *RUN).resumed == [1]

@@ -81,6 +81,12 @@ def to_resume(
     return None
 
 
+def drop_unsound(taken: Path) -> None:
+    """Removes the unsound last.ckpt if `to_resume` took the one before: the next save would put it over the sound one."""
+    if taken.name == PREVIOUS:
+        taken.with_name(LAST).unlink(missing_ok=True)
+
+
 def _paths(folder: Path) -> list[Path]:
     return [path for path in (folder / "checkpoints" / name for name in (LAST, PREVIOUS)) if path.exists()]
 
