@@ -80,6 +80,13 @@ def test_the_weights_are_those_of_an_unbroken_run(recipe: tuple[str, ...], tmp_p
     assert result.seconds["fit"] > sum(entry["seconds"] for entry in result.history)
 
 
+def test_nor_do_the_figures_depend_on_how_often_steps_are_logged(tmp_path: Path) -> None:
+    seldom = (*RUN, "trainer.log_every_n_steps=10")  # once in two epochs
+    unbroken = train_in(tmp_path / "unbroken", *seldom)
+    break_off(tmp_path / "broken", 2 * STEPS + 3, *seldom)
+    assert untimed(train_in(tmp_path / "broken", *seldom).history) == untimed(unbroken.history)
+
+
 def test_a_run_that_moved_goes_on_with_its_best_checkpoint(tmp_path: Path) -> None:
     unbroken = train_in(tmp_path / "unbroken", *RUN)
     break_off(tmp_path / "broken", 2 * STEPS + 3, *RUN)

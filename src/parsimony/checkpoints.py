@@ -82,7 +82,7 @@ def to_resume(
 
 
 def drop_unsound(taken: Path) -> None:
-    """Removes the unsound last.ckpt if `to_resume` took the one before: the next save would put it over the sound one."""
+    """Removes the unsound last.ckpt if `to_resume` took the one before: the next save would move it over that."""
     if taken.name == PREVIOUS:
         taken.with_name(LAST).unlink(missing_ok=True)
 

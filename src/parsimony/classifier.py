@@ -165,13 +165,14 @@ class Classifier(pl.LightningModule):
                 raise self._diverged(f"{name} is {value}")
         if not all(tensor.isfinite().all() for tensor in self.net.state_dict().values()):
             raise self._diverged("A weight is not finite")
+        # Lightning's monitor of learning rates leaves the last it logged, of whatever step, and none after a resume.
         figures = {name: value for name, value in metrics.items() if not name.startswith("lr-")}
         # Lightning would log them after the checkpoint is saved: a run killed in between would lose them.
         for logger in self.loggers:
             logger.log_metrics({**figures, "epoch": self.current_epoch}, self.global_step - 1)
             logger.save()
         times = {"seconds": self.seconds, "elapsed": time.perf_counter() - self.fit_started}
-        self.history.append({"epoch": self.current_epoch + 1, **times, **metrics})
+        self.history.append({"epoch": self.current_epoch + 1, **times, **figures})
 
     def on_validation_start(self) -> None:
         self._count_precisely("watched")
