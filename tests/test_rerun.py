@@ -22,6 +22,14 @@ def test_other_scores_are_other_bits(epoch: str, split: str) -> None:
         compare(run, EXAMPLE, other, EXAMPLE)
 
 
+def test_what_may_explain_other_bits_is_told() -> None:
+    run = replace(Result.read(EXAMPLE / "result.json"), layers="fast")
+    other = replace(run, layers="torch", teacher={"sha256": "ab"}, data={**run.data, "sha256": "cd"})
+    told = r"it read other data\. Other than then: layers torch, was fast; the teacher's sha256 ab, was None\."
+    with pytest.raises(RunError, match=told):
+        compare(run, EXAMPLE, other, EXAMPLE)
+
+
 def test_a_rerun_trains_on_as_many_threads_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr("parsimony.rerun._train", lambda overrides: told.extend(overrides) or 3)

@@ -120,9 +120,9 @@ def _differences(old: Result, old_folder: Path, new: Result, new_folder: Path) -
         yield "it read other data"
     if old.epochs != new.epochs:
         yield f"it trained {new.epochs} epochs, not {old.epochs}"
-    for then, now in zip(old.history, new.history, strict=False):
+    for then, now in zip(old.history, new.history, strict=False):  # earlier versions kept learning rates there
         for name in then.keys() | now.keys():
-            if name not in TIMES and then.get(name) != now.get(name):
+            if name not in TIMES and not name.startswith("lr-") and then.get(name) != now.get(name):
                 yield f"{name} of epoch {then['epoch']} is {now.get(name)}, was {then.get(name)}"
     for name in ("final", "best"):
         if getattr(old, name) != getattr(new, name):
@@ -144,8 +144,9 @@ def _weights(folder: Path) -> dict[str, Any]:
 def _circumstances(old: Result, new: Result) -> Iterator[tuple[str, Any, Any]]:
     for name in old.versions.keys() | new.versions.keys():
         yield name, old.versions.get(name), new.versions.get(name)
-    for name in ("device", "threads", "precision", "commit"):
+    for name in ("device", "threads", "precision", "layers", "commit"):
         yield name, getattr(old, name), getattr(new, name)
+    yield "the teacher's sha256", (old.teacher or {}).get("sha256"), (new.teacher or {}).get("sha256")
     yield "changed files", old.dirty, new.dirty
     yield "data", old.data.get("name"), new.data.get("name")
 
