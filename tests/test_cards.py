@@ -87,7 +87,7 @@ def test_a_run_of_another_recipe_is_not_measured_by_the_originals_figure(tmp_pat
 
 
 def test_what_has_no_card(parsimony, tmp_path: Path) -> None:
-    assert "There is no result in" in str(parsimony(tmp_path))
+    assert str(parsimony(tmp_path)).startswith(f"error: There is no result in {tmp_path}: expected")
     assert parsimony(EXAMPLE, "--out", tmp_path) == f"error: {tmp_path} is a folder: name a file."
     for content in ("{", "[" * 100_000, json.dumps({"final": None, "best": None, "other": 1})):
         (tmp_path / "result.json").write_text(content)
@@ -96,7 +96,8 @@ def test_what_has_no_card(parsimony, tmp_path: Path) -> None:
         replace(RUN, **lacking).write(tmp_path)
         assert "is damaged or no result of a run" in str(parsimony(tmp_path))
     replace(RUN, status="interrupted").write(tmp_path)
-    assert "mnist_narrow, seed 0, is not: interrupted." in str(parsimony(tmp_path))
+    said = "error: A card is of completed runs, and mnist_narrow, seed 0, is not: interrupted."
+    assert parsimony(tmp_path) == said
     with pytest.raises(InputError, match="several recipes"):
         card(Row("net", [RUN, replace(RUN, config={**RUN.config, "label_smoothing": 0.1})], seeds=2))
     with pytest.raises(InputError, match="several data files"):

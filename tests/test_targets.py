@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 from conftest import compose_run
+from example_run import copied, typed
 from omegaconf import OmegaConf
 from test_resume import command
 
 from parsimony.config import check
+from parsimony.data.sources import Digits
 from parsimony.errors import InputError
 from parsimony.targets import check_names, check_objects, targets
 
@@ -86,3 +88,19 @@ def test_a_strangers_run_cannot_allow_itself(tmp_path: Path) -> None:
     assert resumed["allow_targets"] == []
     with pytest.raises(InputError, match=r"would run os.system"):
         check_objects(resumed, resumed["allow_targets"])
+
+
+class OwnDigits(Digits):
+    """Of no package that a config may name without leave."""
+
+
+@pytest.mark.parametrize("command", ["card", "summary"])
+def test_the_option_that_a_command_on_a_run_names_is_taken(command: str, tmp_path: Path, monkeypatch) -> None:
+    run = copied(tmp_path / "run")
+    for name in ("config.yaml", "result.json"):
+        text = (run / name).read_text()
+        (run / name).write_text(text.replace("parsimony.data.sources.Digits", "test_targets.OwnDigits"))
+    said = str(typed(monkeypatch, command, run))
+    assert said.startswith("error: The config would run test_targets.OwnDigits, which is outside")
+    assert said.endswith("if you trust it, add --allow test_targets.OwnDigits to the command.")
+    assert typed(monkeypatch, command, run, "--allow", "test_targets") == 0

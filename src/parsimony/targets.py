@@ -22,6 +22,7 @@ LOADERS = (
     "hydra._internal",
 )
 TRAINING_OPTION = "'allow_targets=[{}]'"  # by which the command of a training allows more
+RUN_OPTION = "--allow {}"  # by which the commands on a run do
 # The parts of a training, by name: Lightning takes seconds to import. A config may name their subclasses,
 PARTS = (
     "torch.nn.modules.module.Module",

@@ -17,13 +17,12 @@ from parsimony.data.augment import to_float
 from parsimony.data.sources import Source
 from parsimony.errors import InputError
 from parsimony.resume import kept_config, may_download
-from parsimony.targets import build, check_objects
+from parsimony.targets import RUN_OPTION, build, check_objects
 
 if TYPE_CHECKING:
     from parsimony.data.datamodule import ImageData
 
 BEST = "best.ckpt"
-OPTION = "--allow {}"  # of the commands
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,15 @@ class Trained:
         from parsimony.data.datamodule import ImageData
 
         config = self.config
-        check_objects([config["data"], config["augment"]], self.allow, OPTION)
+        check_objects([config["data"], config["augment"]], self.allow, RUN_OPTION)
         augment = build(OmegaConf.create(config["augment"]))
         given = {"augment": augment, "seed": config["seed"], "download": may_download(config)}
         return build(OmegaConf.create(config["data"]), ImageData, **given)
 
 
-def load(folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = OPTION) -> Trained:
+def load(
+    folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = RUN_OPTION
+) -> Trained:
     """The network of the run in `folder`, at its last epoch or, with `checkpoint=BEST`, at its best.
 
     Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config whose network

@@ -4,6 +4,7 @@ Every figure comes from result.json files; nothing is typed.
 """
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -14,12 +15,15 @@ from parsimony.published.tables import spread, taught_by
 from parsimony.runs import Result
 
 
-def card(row: Row) -> str:
-    """That of a network, by its completed runs, which differ in the seed alone. Raises InputError otherwise."""
+def card(row: Row, allow: Sequence[str] = ()) -> str:
+    """That of a network, by its completed runs, which differ in the seed alone; their config may use packages `allow`.
+
+    Raises InputError otherwise.
+    """
     _check(row.runs)
     run = row.runs[0]
     name = row.network.rpartition("/")[2]
-    channels, classes, size = _task(run)
+    channels, classes, size = _task(run, allow)
     parts = [
         f"# {name}",
         f"A convnet of {run.parameters['total']:,} parameters, trained from scratch on {run.data['name']}. "
@@ -49,13 +53,13 @@ def _files(row: Row) -> str:
     return "its run's result.json" if len(row.runs) == 1 else f"the result.json files of its {len(row.runs)} runs"
 
 
-def _task(run: Result) -> tuple[str, tuple[str, ...], str]:
+def _task(run: Result, allow: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
     """Kind of picture, classes, size."""
     from parsimony.data.sources import Source  # torch
-    from parsimony.targets import build, check_objects
+    from parsimony.targets import RUN_OPTION, build, check_objects
 
     node = run.config["data"]["source"]
-    check_objects([node], [])
+    check_objects([node], allow, RUN_OPTION)
     source = build(OmegaConf.create(node), Source)
     channels, height, width = source.shape
     return ("grey" if channels == 1 else "colour"), tuple(source.classes), f"{height} x {width}"

@@ -21,10 +21,14 @@ def parser(command: str, description: str, examples: str, *, of_a_run: bool = Tr
     if of_a_run:
         made.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, such as runs/mnist_sep/TIME")
         made.add_argument("--best", action="store_true", help="the best epoch's weights; without it the last epoch's")
-        made.add_argument(
-            "--allow", action="append", default=[], metavar="PACKAGE", help="a package that the run's config may use"
-        )
+        add_allow(made)
     return made
+
+
+def add_allow(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE", help="a package that the run's config may use"
+    )
 
 
 def trained(typed: argparse.Namespace) -> "Trained":

@@ -28,11 +28,14 @@ def main(arguments: Sequence[str]) -> None:
         "result", type=Path, metavar="RESULT", help="a run's folder, a result file, or a folder of them"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="written to; by default the terminal")
+    shared.add_allow(parser)
     typed = parser.parse_args(arguments)
     if typed.out:
         shared.not_a_folder(typed.out)
     try:
-        text = card(row_of(typed.result))
+        text = card(row_of(typed.result), typed.allow)
+    except InputError:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{typed.result} is damaged or no result of a run: {error!r}.") from error
     if typed.out:

@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "networks", nargs="+", metavar="NETWORK", help="model=NAME with any KEY=VALUE of train.py, or a run's folder"
     )
-    networks = [_network(words) for words in _split(parser.parse_args(arguments).networks)]
+    shared.add_allow(parser)
+    typed = parser.parse_args(arguments)
+    networks = [_network(words, typed.allow) for words in _split(typed.networks)]
     print(side_by_side(networks) if len(networks) == 2 else networks[0][1])
 
 
@@ -87,13 +89,13 @@ def _split(words: Sequence[str]) -> list[list[str]]:
     return networks
 
 
-def _network(words: Sequence[str]) -> tuple[str, "Summary"]:
+def _network(words: Sequence[str], allow: Sequence[str]) -> tuple[str, "Summary"]:
     """Its title and its layers."""
-    from parsimony.targets import check_objects
+    from parsimony.targets import RUN_OPTION, TRAINING_OPTION, check_objects
 
     folder = "=" not in words[0] and not words[0].startswith("~")
-    title, model, source, allow = _of_run(*words) if folder else _composed(words)
-    check_objects([model, source], allow)
+    title, model, source, allowed = _of_run(*words) if folder else _composed(words)
+    check_objects([model, source], [*allowed, *allow], RUN_OPTION if folder else TRAINING_OPTION)
 
     from torch import nn
 
