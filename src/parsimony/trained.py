@@ -75,9 +75,7 @@ class Trained:
         return build(OmegaConf.create(config["data"]), ImageData, **given)
 
 
-def load(
-    folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = RUN_OPTION
-) -> Trained:
+def load(folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), option: str = RUN_OPTION) -> Trained:
     """The network of the run in `folder`, at its last epoch or, with `checkpoint=BEST`, at its best.
 
     Raises InputError for a folder that is no run, a checkpoint that is missing or damaged, and a config whose network
