@@ -205,7 +205,8 @@ def test_averaged_weights_are_those_tested_and_saved(tmp_path: Path) -> None:
     assert averaged.final.test != plain.final.test
 
 
-def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_short_training_is_not_left_with_its_first_weights(precision: str, run: Run, monkeypatch) -> None:
     after_step, end = [], Classifier.on_train_batch_end
 
     def record(self: Classifier, *arguments: Any) -> None:
@@ -214,13 +215,27 @@ def test_a_short_training_is_not_left_with_its_first_weights(run: Run, monkeypat
         end(self, *arguments)
 
     monkeypatch.setattr(Classifier, "on_train_batch_end", record)
-    keys = ("trainer.max_epochs=1", "callbacks=[default,ema]", "callbacks.ema.decay=0.33")
+    keys = (
+        "trainer.max_epochs=1",
+        "callbacks=[default,ema]",
+        "callbacks.ema.decay=0.33",
+        f"engine.precision={precision}",
+    )
     saved = weights(run(*QUICK, *keys, "trainer.limit_train_batches=5"))
     assert len(after_step) == 5
     for name, average in after_step[0].items():
         for decay, tensors in zip([3 / 12, 4 / 13, 0.33, 0.33], after_step[1:], strict=True):
             average = decay * average + (1 - decay) * tensors[name]
+        assert saved[name].dtype == average.dtype
         assert torch.allclose(saved[name], average, rtol=1e-5, atol=1e-7), name
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_averages_are_not_kept_in_16_bits(precision: str, tmp_path: Path) -> None:
+    mixed = precision.replace("true", "mixed")
+    with pytest.raises(InputError, match=f"do not go with engine.precision={precision}: take {mixed}, or leave out"):
+        train_in(tmp_path / "run", *QUICK, f"engine.precision={precision}", "callbacks=[default,ema]")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_seed_decides_weights_order_and_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +257,7 @@ def test_averaged_weights_are_kept_where_the_network_trains() -> None:
     """On a GPU too, which the network is moved to only after a callback's setup; "meta" stands for one."""
     average, there, module = EMA(), torch.device("meta"), pl.LightningModule()
     module.net = nn.Linear(2, 2)
-    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=there)), module, "fit")
+    average.setup(SimpleNamespace(strategy=SimpleNamespace(root_device=there), precision="32-true"), module, "fit")
     assert {value.device for value in average._average_model.module.parameters()} == {there}
 
 

@@ -75,6 +75,8 @@ class EMA(WeightAveraging):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device  # the network is not moved to it yet, and Lightning takes its own
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None and trainer.precision == "64-true":
+            self._average_model.double()  # as the network is later
 
     def _average(self, averages: Any, values: Any, count: Tensor) -> None:
         steps = int(count) + 1  # the first is copied, not averaged

@@ -1,10 +1,11 @@
 """What cannot be trained together: networks, data, batches and devices. Each raises InputError with the mend."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -35,6 +36,15 @@ def check_clipping(precision: str, clip: float | None, optimizer: Mapping[str, A
         raise InputError(
             "trainer.gradient_clip_val does not go with a fused optimizer in engine.precision=16-mixed: add "
             "optimizer.fused=false, or take bf16-mixed."
+        )
+
+
+def check_averaging(precision: str, callbacks: Sequence[Callback]) -> None:
+    """In 16 bits an average would stay where it is: its steps are smaller than what is rounded."""
+    if precision in ("bf16-true", "16-true") and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise InputError(
+            f"Averaged weights do not go with engine.precision={precision}: take "
+            f"{precision.replace('true', 'mixed')}, or leave out callbacks=ema."
         )
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from parsimony import checkpoints, hparams, runs
 from parsimony.callbacks import CtrlC, Reseed, StaysStopped
 from parsimony.checkpoint_files import CheckpointFiles
-from parsimony.checks import check_batches, check_clipping, check_devices, check_outputs
+from parsimony.checks import check_averaging, check_batches, check_clipping, check_devices, check_outputs
 from parsimony.classifier import Classifier
 from parsimony.config import watched_tag
 from parsimony.data.augment import Augment
@@ -104,6 +104,8 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     classifier.check_optimizer(cfg.trainer.max_epochs)
     precision = engine.lightning_precision(on_gpu)
     check_clipping(precision, cfg.trainer.gradient_clip_val, cfg.optimizer)
+    callbacks = _callbacks(cfg)
+    check_averaging(precision, callbacks)
     folder = Path(cfg.folder)
     taught_by = teacher.origin["sha256"] if teacher else None
     checkpoint, at_step = checkpoints.to_resume(
@@ -119,7 +121,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
         pl.Trainer,
         **devices,
         **({"sync_batchnorm": False} if sync_on_cpu else {}),
-        callbacks=[Reseed(cfg.seed), CtrlC(), StaysStopped(), *_callbacks(cfg), Together(group)],
+        callbacks=[Reseed(cfg.seed), CtrlC(), StaysStopped(), *callbacks, Together(group)],
         plugins=[CheckpointFiles(), environment, *([SyncOnCpu()] if sync_on_cpu else [])],
         logger=_loggers(cfg, at_step),
         precision=precision,
