@@ -21,7 +21,7 @@ from parsimony.explain.document import Section, Sum
 from parsimony.explain.layers import WINDOWS, stages
 from parsimony.explain.page import page
 from parsimony.explain.sections import sections
-from parsimony.explain.weights import one_by_one
+from parsimony.explain.weights import convolution, one_by_one
 from parsimony.report.page import inline
 from parsimony.trained import BEST, load
 
@@ -63,6 +63,23 @@ def test_the_sum_is_what_the_convolution_gives(explained: dict[str, Section]) ->
     total = sum(float((patch * kernel).sum()) for _, patch, kernel in worked.terms)
     assert total + worked.bias == pytest.approx(worked.result, abs=1e-5)
     assert worked.result > 0
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(1, 4, 3, dilation=2),
+        nn.Conv2d(1, 4, 3, dilation=2, padding=2, padding_mode="reflect"),
+        nn.Conv2d(3, 6, (2, 5), stride=(3, 2), padding=(1, 0), groups=3, bias=False),
+        nn.Conv2d(1, 4, (5, 31), padding="same"),  # no window is wholly inside
+    ],
+    ids=str,
+)
+def test_it_is_whatever_the_windows_shape(conv: nn.Conv2d) -> None:
+    images = torch.rand(1, conv.in_channels, 28, 28)
+    (worked,) = (part for part in convolution(images[0], stages(conv, images)).parts if isinstance(part, Sum))
+    total = sum(float((patch * kernel).sum()) for _, patch, kernel in worked.terms)
+    assert total + worked.bias == pytest.approx(worked.result, abs=1e-5)
 
 
 def test_kernels_before_are_the_initial_ones(trained: Path, explained: dict[str, Section]) -> None:

@@ -89,7 +89,10 @@ def one_cycle(
 def cosine(
     optimizer: Optimizer, *, total_steps: int, max_epochs: int, warmup: float = 0.05, final: float = 0.0
 ) -> Schedule:
-    """A linear rise over `warmup` of the steps, then half a cosine from the optimizer's lr down to `final` of it."""
+    """A linear rise over `warmup` of the steps, then half a cosine from the optimizer's lr down.
+
+    The step after the last would have `final` of it.
+    """
     _check("warmup", warmup, 0.0, 1.0)
     _check("final", final, 0.0, 1.0)
     _check_end("cosine", "total_steps", total_steps)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from parsimony.explain.colours import colour_kernel, largest, picture, sheet, signed
 from parsimony.explain.document import Figure, Row, Section, Sum, Table, Tile, count, percent
@@ -22,11 +23,12 @@ def convolution(image: Tensor, found: list[Stage]) -> Section:
     inner = raw[:, rows, columns]
     channel, row, column = (int(i) for i in torch.unravel_index(inner.argmax(), inner.shape))
     row, column = row + rows.start, column + columns.start
-    (high, wide), (down, across), (above, left) = conv.kernel_size, conv.stride, padding(conv)
+    (down, across), (above, left), (high, wide) = conv.stride, padding(conv), _extent(conv)
     top, left = row * down - above, column * across - left
     inputs = given.shape[0] // conv.groups
     first = channel // (conv.out_channels // conv.groups) * inputs  # of the channels that this output reads
-    patch = given[first : first + inputs, top : top + high, left : left + wide]
+    window = _padded(conv, given)[:, row * down :, column * across :][:, :high, :wide]
+    patch = window[first : first + inputs, :: conv.dilation[0], :: conv.dilation[1]]
     names = [COLOURS[first + i] if given.shape[0] == 3 else "" for i in range(inputs)]
     terms = [(names[i], patch[i].numpy(), conv.weight[channel, i].detach().numpy()) for i in range(inputs)]
     bias = 0.0 if conv.bias is None else float(conv.bias[channel].detach())
@@ -220,14 +222,27 @@ def _in_rows(weights: Tensor) -> Tensor:
 
 
 def _inside(conv: nn.Conv2d, given: Tensor, raw: Tensor) -> tuple[slice, slice]:
-    """The rows and columns of the map whose window is wholly inside the picture."""
+    """The rows and columns of the map whose window is wholly inside the picture; all where none is."""
     slices = []
     for side in (0, 1):
         edge, stride = padding(conv)[side], conv.stride[side]
         first = -(-edge // stride)
-        last = (given.shape[side + 1] - conv.kernel_size[side] + edge) // stride
-        slices.append(slice(first, min(last + 1, raw.shape[side + 1])))
+        last = (given.shape[side + 1] - _extent(conv)[side] + edge) // stride
+        end = min(last + 1, raw.shape[side + 1])
+        slices.append(slice(first, end) if first < end else slice(0, raw.shape[side + 1]))
     return slices[0], slices[1]
+
+
+def _extent(conv: nn.Conv2d) -> tuple[int, int]:
+    """Rows and columns from the first pixel to the last that the window reads."""
+    high, wide = (spread * (side - 1) + 1 for spread, side in zip(conv.dilation, conv.kernel_size, strict=True))
+    return high, wide
+
+
+def _padded(conv: nn.Conv2d, given: Tensor) -> Tensor:
+    """The picture (c, h, w) with what the convolution adds around it."""
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return pad(given[None], conv._reversed_padding_repeated_twice, mode)[0]
 
 
 def _colours(conv: nn.Conv2d) -> str:
