@@ -118,6 +118,8 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("+budget.x=1", "no budget.x here: budget takes parameters, epochs"),
         ("+trainer.max_steps=3", "no trainer.max_steps here: trainer takes accelerator, devices"),
         ("+trainer.fast_dev_run=true", "no trainer.fast_dev_run here"),
+        ("+trainer.deterministic=sometimes", "trainer.deterministic takes true, false or warn, not sometimes"),
+        ("hydra.run.dir=", "hydra.run.dir takes a folder, not an empty text"),
         ("+trainer.limit_train_batches=0", "above 0, or null, not 0"),
         ("trainer.devices=[]", "or a list of GPUs such as [0,1], not []"),
         ("trainer.devices=abc", "auto, or a list of GPUs such as [0,1], not abc"),

@@ -122,14 +122,14 @@ def test_tensorboard_hparams_come_with_the_final_metrics(finished: Result) -> No
 
 
 def test_without_a_terminal_an_epoch_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = train_in(tmp_path / "run", *QUICK, "trainer.max_epochs=2")
+    result = train_in(tmp_path / "a run", *QUICK, "trainer.max_epochs=2")
     captured = capsys.readouterr()
     lines = [line for line in captured.out.splitlines() if line.startswith("epoch ")]
     assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
     assert f"val/accuracy {result.history[0]['val/accuracy']:.4f}" in lines[0]
     assert "Total params: 5,904" in captured.out
     assert result.table() in captured.out
-    assert f"tensorboard --logdir {result.folder}" in captured.out
+    assert f"tensorboard --logdir '{result.folder}'" in captured.out
     assert "it/s" not in captured.out + captured.err
 
 

@@ -227,6 +227,11 @@ def test_of_twenty_that_start_at_once_each_has_a_folder(start: Start) -> None:
         (("-m", "seed=range(0,0)"), "seed=range(0,0) names no value: name one or more"),
         (("-m", "model.dropout="), "model.dropout takes a number from 0 to below 1, not an empty text"),
         (("-m", "optimizer.lr=interval(0.1,1)"), "optimizer.lr=interval(0.1,1) is an interval: name values"),
+        (("sweep=optuna", "optimizer.lr=interval(1,0.1)"), "optimizer.lr=interval(1,0.1) ends below its beginning"),
+        (
+            ("sweep=optuna", "optimizer.lr=tag(log,interval(0,1))"),
+            "optimizer.lr=tag(log,interval(0,1)) is logarithmic and begins at 0.0",
+        ),
         (("-m", "seed=0,1", "sweep.resume=there"), "there is no sweep's folder: it has no sweep.yaml"),
         (("seed=0", "sweep.resume=there"), "sweep.resume goes on with a sweep: add -m"),
         (("-m", "seed=0,1", "resume=there"), "resume goes on with one run: leave out -m"),

@@ -66,7 +66,10 @@ def check(cfg: DictConfig) -> None:
         config: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise InputError(f"The config does not resolve: {str(error).splitlines()[0]}.") from error
-    overrides = HydraConfig.get().overrides.task
+    hydra = HydraConfig.get()
+    if hydra.run.dir == "":  # an unset $FOLDER, say; Hydra would take the working directory
+        raise InputError("hydra.run.dir takes a folder, not an empty text.")
+    overrides = hydra.overrides.task
     _check_choices(overrides)
     values = dict(leaves(config))
     check_values(values)

@@ -105,6 +105,7 @@ RULES: dict[str, Rule] = {
     r"trainer\.max_epochs": _integer(1),
     r"trainer\.log_every_n_steps": _integer(1),
     r"trainer\.limit_train_batches": _number(0, math.inf, without_low=True, or_null=True),
+    r"trainer\.deterministic": (lambda value: isinstance(value, bool) or value == "warn", "true, false or warn"),
     r"trainer\.devices": _devices(),
     r"trainer\.gradient_clip_val": _number(0, math.inf, or_null=True),
     r"trainer\.strategy": _one_of("auto", "ddp"),

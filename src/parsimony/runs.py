@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,6 +105,11 @@ class Result:
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
+
+
+def tensorboard(folder: Path) -> str:
+    """The command that shows the curves of the runs in `folder`, to type in a shell."""
+    return f"tensorboard --logdir {shlex.quote(str(folder))}"
 
 
 def portable(config: dict[str, Any], folder: str) -> dict[str, Any]:

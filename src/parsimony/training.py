@@ -186,7 +186,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
                     result.write(folder)
             raise
     if trainer.is_global_zero:
-        print(f"\n{result.table()}\nresult in {folder}; to see its curves: tensorboard --logdir {folder}", flush=True)
+        print(f"\n{result.table()}\nresult in {folder}; to see its curves: {runs.tensorboard(folder)}", flush=True)
     return result
 
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from parsimony.config import to_type
 from parsimony.errors import InputError
 from parsimony.interrupts import raise_again
-from parsimony.runs import Result, remove_made
+from parsimony.runs import Result, remove_made, tensorboard
 from parsimony.sweeps.plan import Plan
 
 MOST_REASONS = 3  # told in a sweep's last line; every result.json has its own
@@ -58,7 +58,7 @@ class Sweep:
         took = _duration(time.monotonic() - self.began)
         parts = [f"{len(completed)} runs completed in {took}", best_figure(self.plan, completed)]
         print(" | ".join(filter(None, parts)))
-        print(f"results in {self.folder}; to see their curves: tensorboard --logdir {self.folder}", flush=True)
+        print(f"results in {self.folder}; to see their curves: {tensorboard(self.folder)}", flush=True)
 
     def stopped(self, code: Any) -> NoReturn:
         """By Ctrl-C or a signal."""

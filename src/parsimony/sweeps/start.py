@@ -135,7 +135,17 @@ def planned(config: DictConfig) -> tuple[list[Override], list[list[str]], int]:
         return overrides, jobs, len(jobs)
     if config.data.validation in (0, "test"):
         raise InputError("This sweep chooses by validation accuracy: set data.validation above 0.")
+    for interval in (override for override in overrides if override.is_interval_sweep()):
+        _check_interval(interval)
     return overrides, [[o.input_line or "" for o in overrides if not o.is_sweep_override()]], hydra.sweeper.n_trials
+
+
+def _check_interval(override: Override) -> None:
+    interval: Any = override.value()
+    if interval.start > interval.end:
+        raise InputError(f"{override.input_line} ends below its beginning: name the lower value first.")
+    if "log" in interval.tags and interval.start <= 0:
+        raise InputError(f"{override.input_line} is logarithmic and begins at {interval.start}: begin above 0.")
 
 
 def _jobs(overrides: list[Override]) -> list[list[str]]:
