@@ -9,6 +9,7 @@ import torch
 from example_run import EXAMPLE, copied, typed
 from omegaconf import OmegaConf
 from PIL import Image
+from trained_runs import untrained_run
 
 from parsimony.data.sources import Digits
 from parsimony.runs import Result
@@ -28,6 +29,19 @@ def parsimony(monkeypatch: pytest.MonkeyPatch):
 
 def scores(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "explain"])
+def test_data_are_found_from_another_working_directory(
+    command: str, made_up_data: Path, tmp_path: Path, parsimony, monkeypatch
+) -> None:
+    monkeypatch.chdir(made_up_data.parent)
+    keys = ("data=mnist", "data.validation=20", f"data.root={made_up_data.name}")
+    run = untrained_run(tmp_path / "run", *keys, "model=mnist_narrow")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert parsimony(command, run, "--data-root", made_up_data) == 0
+    assert list(Path().iterdir()) == []
 
 
 def test_it_finds_what_the_run_itself_found(folder: Path, parsimony, capsys) -> None:

@@ -4,7 +4,7 @@ Imports no Lightning, which takes seconds, unless the data are asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,13 @@ class Trained:
             torch.manual_seed(self.config["seed"])
             net: nn.Module = build(OmegaConf.create(self.config["model"]), nn.Module)
         return net.eval()
+
+    def with_data_in(self, root: Path) -> "Trained":
+        """The same with its data under `root`."""
+        data = {**self.config["data"], "root": str(root)}
+        if "root" in data["source"]:
+            data["source"] = {**data["source"], "root": str(root)}
+        return replace(self, config={**self.config, "data": data})
 
     def source(self) -> Source:
         """The data set it was trained on, not read yet."""

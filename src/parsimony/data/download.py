@@ -98,7 +98,8 @@ def fetch(path: Path, mirrors: Sequence[str], checksum: str | None) -> None:
                 return
     raise InputError(
         f"{path} is missing and could not be downloaded ({'; '.join(failures) or 'no mirror is named'}). "
-        "Put the file there by hand, or use data=digits, which needs no download."
+        "Put the file there by hand, name the folder that has it (data.root=FOLDER; of a trained network, --data-root "
+        "FOLDER), or use data=digits, which needs no download."
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parsimony.runs import replace_file
-from parsimony.use.arguments import not_a_folder, parser, trained
+from parsimony.use.arguments import add_data_root, not_a_folder, parser, trained
 
 if TYPE_CHECKING:
     from parsimony.trained import Trained
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str]) -> None:
     which = "which test image, from 0; default: the first that is answered rightly"
     made.add_argument("--picture", type=int, metavar="N", help=which)
     made.add_argument("--out", type=Path, metavar="FILE", help="the page; default: explain.html in RUN")
+    add_data_root(made)
     typed = made.parse_args(arguments)
     out = not_a_folder(typed.out or typed.run / "explain.html")
     explain(trained(typed), out, typed.picture)

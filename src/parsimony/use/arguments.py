@@ -31,12 +31,19 @@ def add_allow(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-root", type=Path, metavar="FOLDER", help="where the data lies, if not where it lay in training"
+    )
+
+
 def trained(typed: argparse.Namespace) -> "Trained":
-    """The network of the run that was typed."""
+    """The network of the run that was typed, with its data where they were said to lie."""
     from parsimony.checkpoints import LAST  # torch, so after the arguments were read
     from parsimony.trained import BEST, load
 
-    return load(typed.run, BEST if typed.best else LAST, typed.allow)
+    found = load(typed.run, BEST if typed.best else LAST, typed.allow)
+    return found.with_data_in(typed.data_root) if getattr(typed, "data_root", None) else found
 
 
 def not_a_folder(out: Path) -> Path:

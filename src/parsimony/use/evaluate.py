@@ -39,6 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="for pictures and JSON; by default in RUN/evaluation"
     )
+    shared.add_data_root(parser)
     typed = parser.parse_args(arguments)
     trained = shared.trained(typed)
 

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> None:
         help="with onnx: a second file, quantised by means of training images; accuracy and size of both",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/export/NAME with the format's ending")
+    shared.add_data_root(parser)
     typed = parser.parse_args(arguments)
     ending, packages = FORMATS[typed.format]
     if typed.int8 and typed.format != "onnx":
