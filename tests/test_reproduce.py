@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,24 @@ def test_a_teacher_is_trained_first_and_once(tmp_path: Path, monkeypatch: pytest
             reproduce.main()
         assert ended.value.code == 0
     assert (tmp_path / "trained.txt").read_text().splitlines() == ["teacher/mnist", taught, taught]
+
+
+def test_a_signal_ends_the_trainings_too(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit('its epochs are kept'));"
+        "open('started', 'w'); time.sleep(60)"
+    )
+    code = "from parsimony import reproduce; reproduce.PROJECT = reproduce.Path.cwd(); reproduce.main()"
+    words = ["mnist_narrow", "--seeds", "3", "--jobs", "1", "--results", str(tmp_path / "results")]
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=tmp_path)
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(20) == 143
+    runs = tmp_path / "runs" / "reproduce" / "mnist_narrow"
+    assert [path.name for path in runs.iterdir()] == ["seed-0"]
+    assert (runs / "seed-0" / "output.log").read_text() == "its epochs are kept\n"
 
 
 def test_runs_on_other_files_are_not_mixed_with_the_published_ones(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -5,18 +5,23 @@ What results/ holds already is skipped; a run that broke off goes on. `make repr
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, Result, replace_file
+
+_processes: list[subprocess.Popen[bytes]] = []  # the trainings, those that have ended too
 
 
 def missing(row: Row, results: Path) -> list[int]:
@@ -32,6 +37,13 @@ def folder_of(name: str, seed: int) -> Path:
     return PROJECT / "runs" / name / f"seed-{seed}"
 
 
+def end(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the trainings too, which would else go on alone; each keeps the epochs it has."""
+    for process in _processes:
+        process.send_signal(number)
+    sys.exit(128 + number)
+
+
 def trained(experiment: str, seed: int, *overrides: str, name: str) -> Result | None:
     """The run of a process of its own, which may go on with one that broke off; None if it failed."""
     folder = folder_of(name, seed)
@@ -39,9 +51,11 @@ def trained(experiment: str, seed: int, *overrides: str, name: str) -> Result | 
     keys = (f"experiment={experiment}", f"name={name}", *overrides, f"seed={seed}", "engine.threads=1")
     with (folder / "output.log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "train.py", *keys], cwd=PROJECT, stdout=log, stderr=log, env=environment)
+        command = [sys.executable, "train.py", *keys]
+        with subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env=environment) as process:
+            _processes.append(process)
     result = finished(folder)
-    if done.returncode or not result:
+    if process.returncode or not result:
         print(f"{name} seed {seed} failed: {folder / 'output.log'} says why", flush=True)
         return None
     return result
@@ -101,6 +115,7 @@ def main() -> None:
     if arguments.seeds:
         chosen = [replace(row, seeds=arguments.seeds) for row in chosen]
     left = [(row, seed, arguments.results) for row in chosen for seed in missing(row, arguments.results)]
+    signal.signal(signal.SIGTERM, end)
     train_teachers(row for row, _, _ in left)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         succeeded = list(pool.map(lambda run: train(*run), left))
