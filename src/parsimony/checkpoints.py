@@ -81,9 +81,9 @@ def to_resume(
     return None
 
 
-def drop_unsound(taken: Path) -> None:
+def drop_unsound(taken: Path | None) -> None:
     """Removes the unsound last.ckpt if `to_resume` took the one before: the next save would move it over that."""
-    if taken.name == PREVIOUS:
+    if taken and taken.name == PREVIOUS:
         taken.with_name(LAST).unlink(missing_ok=True)
 
 

@@ -15,6 +15,7 @@ from parsimony.config import quoted
 from parsimony.errors import InputError, RunError
 from parsimony.resume import default_settings, kept_config, settings
 from parsimony.runs import PROJECT, Result, portable, replace_file
+from parsimony.use.arguments import add_allow, add_data_root
 
 TIMES = ("seconds", "elapsed", "images_per_second")  # of an epoch's figures, those that no two runs share
 
@@ -37,10 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--folder", type=Path, metavar="FOLDER", help="where it trains; default: the run's folder and -rerun"
     )
-    parser.add_argument("--data-root", metavar="FOLDER", help="where the data lies, if not where it lay")
-    parser.add_argument(
-        "--allow", action="append", default=[], metavar="PACKAGE", help="a package that the run's config may use"
-    )
+    add_data_root(parser)
+    add_allow(parser)
     typed = parser.parse_args(arguments)
     old, config = _read(typed.run)
     folder = typed.folder or Path(f"{typed.run.with_suffix('') if typed.run.is_file() else typed.run}-rerun")

@@ -170,8 +170,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
                 if trainer.is_global_zero:
                     print(f"{summary.table()}\n", flush=True)
                     runs.replace_file(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(result.config)))
-                    if checkpoint:
-                        checkpoints.drop_unsound(checkpoint)
+                    checkpoints.drop_unsound(checkpoint)
                     for logger in trainer.loggers:
                         if isinstance(logger, TensorBoardLogger) and not checkpoint:
                             logger.experiment.add_text("layers", summary.markdown())
