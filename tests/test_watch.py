@@ -1,5 +1,6 @@
 """Processes hear of one another's end. Here they are threads' ends of real sockets."""
 
+import errno
 import socket
 import threading
 import time
@@ -20,7 +21,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Watch]]:
     monkeypatch.setattr(watch, "GRACE", 1e9)
     zero = Watch(0, "token", explain=lambda rank: f"was killed (asked for {rank})")
     watches = [zero, *(Watch(rank, "token", ("127.0.0.1", zero.port)) for rank in (1, 2))]
-    until(lambda: zero.known == {1, 2})
+    until(lambda: {peer.rank for peer in zero._peers} == {1, 2})
     yield watches
     for one in watches:
         one.last_words = lambda ended: None
@@ -86,9 +87,18 @@ def test_a_stranger_is_turned_away(group: list[Watch]) -> None:
     assert group[0]._thread.is_alive()
 
 
-def test_who_hangs_is_ended_after_its_last_words(group: list[Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("disk_is_full", [False, True])
+def test_who_hangs_is_ended_after_its_last_words(
+    group: list[Watch], monkeypatch: pytest.MonkeyPatch, disk_is_full: bool
+) -> None:
     ended = threading.Event()
     words, codes = [], []
+
+    def last_words(ended: Ended) -> None:
+        words.append(ended)
+        if disk_is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     def exit(code: int) -> None:
         codes.append(code)
@@ -97,7 +107,7 @@ def test_who_hangs_is_ended_after_its_last_words(group: list[Watch], monkeypatch
 
     monkeypatch.setattr(watch, "GRACE", 0.1)
     monkeypatch.setattr(watch.os, "_exit", exit)
-    group[0].last_words = words.append
+    group[0].last_words = last_words
     for one in group[1:]:
         one.close()
     group[0].report("was told to end", code=143)

@@ -156,11 +156,15 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
     )
     result.commit, result.dirty = runs.commit()
 
-    def last_words(ended: Ended) -> None:
-        result.status = status(group.error(ended))
+    def record_end(error: BaseException) -> None:
+        result.status = status(error)
         _tell_epochs(result, classifier)
         if trainer.is_global_zero:
-            result.write(folder)
+            with suppress(OSError):  # a full disk may be what it ends of
+                result.write(folder)
+
+    def last_words(ended: Ended) -> None:
+        record_end(group.error(ended))
         print(f"error: {group.sentence(ended)}", file=sys.stderr, flush=True)
 
     group.last_words = last_words
@@ -178,11 +182,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
                 if trainer.is_global_zero:
                     result.write(folder)
         except BaseException as error:
-            result.status = status(error)
-            _tell_epochs(result, classifier)
-            if trainer.is_global_zero:
-                with suppress(OSError):  # a full disk may be what it ends of
-                    result.write(folder)
+            record_end(error)
             raise
     if trainer.is_global_zero:
         print(f"\n{result.table()}\nresult in {folder}; to see its curves: {runs.tensorboard(folder)}", flush=True)

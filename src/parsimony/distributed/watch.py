@@ -60,7 +60,6 @@ class Watch:
         self.rank, self.token = rank, token
         self.explain, self.last_words = explain, last_words
         self.ended: Ended | None = None
-        self.known: set[int] = set()  # at rank 0, the others that have said who they are
         self._mine: Ended | None = None  # for the thread to tell: no lock, since signal handlers come here
         self._closing = threading.Event()
         self._told = threading.Event()
@@ -123,8 +122,10 @@ class Watch:
                     if now - peer.heard > SILENCE:
                         self._lost(peer, f"has not been heard of for {SILENCE:.0f} s")
             if self.ended and time.monotonic() - self._ended_at > self._grace(self.ended):
-                self.last_words(self.ended)
-                os._exit(self.ended.code)
+                try:
+                    self.last_words(self.ended)
+                finally:  # whatever hinders them, as a full disk may
+                    os._exit(self.ended.code)
         if self._mine:
             self._decide(self._mine)
         for peer in list(self._peers):
@@ -159,7 +160,6 @@ class Watch:
                 if message.get("token") != self.token:
                     return self._forget(peer)
                 peer.rank = message["rank"]
-                self.known.add(peer.rank)
             if "ended" in message:
                 self._decide(Ended(**message["ended"]))
             if "bye" in message:
