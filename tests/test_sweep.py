@@ -143,7 +143,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_goes_on(start: Start, tmp_path:
     assert not (second / "result.json").exists()
     written = (first / "result.json").stat().st_mtime_ns
 
-    code, _, err = end(start("sweep=seeds", "sweep.seeds=3", *LONG, f"sweep.resume={sweep}"))
+    code, _, err = end(start("sweep=seeds", "sweep.seeds=3", *LONG, f"++sweep.resume={sweep}"))
     assert code == 1
     assert "is another sweep, which goes on by: python train.py -m sweep=seeds sweep.seeds=2 " in err[-1]
 

@@ -71,8 +71,9 @@ def test_every_target_of_the_project_is_allowed(tmp_path: Path) -> None:
     check_objects(config, [])
 
 
-def test_a_config_cannot_allow_itself(tmp_path: Path) -> None:
-    cfg = compose_run(tmp_path, "+callbacks.x._target_=os.system", "allow_targets=[os]")
+@pytest.mark.parametrize("plus", ["", "++"])
+def test_a_config_cannot_allow_itself(tmp_path: Path, plus: str) -> None:
+    cfg = compose_run(tmp_path, "+callbacks.x._target_=os.system", f"{plus}allow_targets=[os]")
     check(cfg)
     cfg = compose_run(tmp_path, "+callbacks.x._target_=os.system")
     cfg.allow_targets = ["os"]

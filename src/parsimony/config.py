@@ -73,7 +73,7 @@ def check(cfg: DictConfig) -> None:
     _check_choices(overrides)
     values = dict(leaves(config))
     check_values(values)
-    if cfg.get("allow_targets") and not any(override.startswith("allow_targets=") for override in overrides):
+    if cfg.get("allow_targets") and "allow_targets" not in map(override_key, overrides):
         raise InputError("allow_targets is taken from the command line only, never from a config file.")
     check_names(config, cfg.get("allow_targets") or [])
     defaults = _defaults(overrides)
@@ -101,7 +101,7 @@ def check(cfg: DictConfig) -> None:
 def _check_choices(overrides: Sequence[str]) -> None:
     """Raises InputError for choices of a group that Hydra takes and nobody means."""
     for override in overrides:
-        group, _, option = override.partition("=")
+        group, option = override_key(override), override.partition("=")[2]
         if group == "callbacks" and re.fullmatch(r"\w+", option) and option != "default":
             raise InputError(
                 f"{override} would leave out those that keep a run's checkpoints: take '{group}=[default,{option}]'."
@@ -143,6 +143,11 @@ def check_values(values: Mapping[str, Any]) -> None:
         for pattern, (accepts, expected) in RULES.items():
             if re.fullmatch(pattern, key) and not accepts(value):
                 raise InputError(f"{key} takes {expected}, not {typed(value)}.")
+
+
+def override_key(override: str) -> str:
+    """model.dropout of `++model.dropout=0.1`, callbacks.ema of `~callbacks.ema`."""
+    return override.partition("=")[0].lstrip("+~")
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -270,7 +275,7 @@ def _groups() -> list[str]:
 def _defaults(overrides: Sequence[str]) -> DictConfig:
     """The config of the same groups with nothing else overridden: which keys there are, and of which type."""
     groups = _groups()
-    chosen = [o for o in overrides if o.partition("=")[0] in groups and not re.search("[,{]", o.partition("[")[0])]
+    chosen = [o for o in overrides if override_key(o) in groups and not re.search("[,{]", o.partition("[")[0])]
     inside_hydra = GlobalHydra.instance().is_initialized()
     with nullcontext() if inside_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", chosen)

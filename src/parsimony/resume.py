@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parsimony.config import CONF, all_printable, check_parts, check_values, leaves
+from parsimony.config import CONF, all_printable, check_parts, check_values, leaves, override_key
 from parsimony.errors import InputError
 from parsimony.runs import Result, inside
 
@@ -124,7 +124,7 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     kept.data.download = may_download(config)
     kept.allow_targets = cfg.allow_targets
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key = override_key(override)
         if key in MAY_CHANGE:
             for changed in DATA_ROOT if key == "data.root" and "root" in kept.data.source else (key,):
                 OmegaConf.update(kept, changed, OmegaConf.select(cfg, changed))

@@ -22,7 +22,7 @@ from parsimony.callbacks import CtrlC, Reseed, StaysStopped
 from parsimony.checkpoint_files import CheckpointFiles
 from parsimony.checks import check_averaging, check_batches, check_clipping, check_devices, check_outputs
 from parsimony.classifier import Classifier
-from parsimony.config import watched_tag
+from parsimony.config import override_key, watched_tag
 from parsimony.data.augment import Augment
 from parsimony.data.datamodule import ImageData
 from parsimony.distillation import check_files, teacher_of
@@ -69,7 +69,7 @@ def train(cfg: DictConfig) -> Result:
 def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Result:
     check_objects(plain_config, cfg.allow_targets)
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    typed = any(override.startswith("trainer.devices=") for override in overrides)
+    typed = "trainer.devices" in map(override_key, overrides)
     devices = group.devices(plain_config["trainer"]["devices"], typed)
     check_devices(cfg.trainer.accelerator, devices["devices"])
     engine = build(cfg.engine, Engine)

@@ -2,12 +2,11 @@
 
 import base64
 import hashlib
-import re
 import shlex
 from collections.abc import Sequence
 from html import escape
 
-from parsimony.config import printable
+from parsimony.config import override_key, printable
 from parsimony.report.plots import INK, PAPER
 from parsimony.report.run import SEEDS
 from parsimony.report.settings import Setting
@@ -103,10 +102,10 @@ def commands(settings: Sequence[Setting]) -> list[str]:
     lines = []
     for setting in settings:
         overrides = setting.first.overrides
-        if not overrides or not setting.runs or any(text.startswith("resume=") for text in overrides):
+        if not overrides or not setting.runs or "resume" in map(override_key, overrides):
             continue
         seeds = sorted({run.seed for run in setting.runs if isinstance(run.seed, int)})
-        kept = [text for text in overrides if re.split(r"[.=]", text)[0] not in SEEDS | {"sweep"}]
+        kept = [text for text in overrides if override_key(text).partition(".")[0] not in SEEDS | {"sweep"}]
         sweep = ["-m"] if len(seeds) > 1 else []
         words = ["python", "train.py", *sweep, *kept, f"seed={','.join(map(str, seeds))}"]
         lines.append(printable(shlex.join(words)))

@@ -17,11 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 
-from parsimony.config import check, quoted
+from parsimony.config import check, override_key, quoted
 from parsimony.errors import InputError
 from parsimony.resume import finished
 from parsimony.runs import PROJECT, Result, refusal_recorded
-from parsimony.sweeps.plan import Plan, key, texts
+from parsimony.sweeps.plan import Plan, override_texts
 from parsimony.sweeps.sharing import cores, gpus, place, share
 
 GRACE = 30.0  # seconds for a run that was told to stop
@@ -43,7 +43,8 @@ def train_apart(cfg: DictConfig) -> float | None:
     with suppress(InputError), refusal_recorded(cfg):
         check(cfg)
         (folder / "result.json").unlink(missing_ok=True)  # an earlier attempt's
-        overrides = [o for o in texts(HydraConfig.get().overrides.task) if key(o).partition(".")[0] != "sweep"]
+        typed = override_texts(HydraConfig.get().overrides.task)
+        overrides = [override for override in typed if override_key(override).partition(".")[0] != "sweep"]
         code, error = _run(overrides, folder)
         if not (folder / "result.json").exists():
             ended = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"

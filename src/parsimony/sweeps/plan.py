@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from parsimony.config import override_key
 from parsimony.errors import InputError
 from parsimony.runs import replace_file
 
@@ -43,18 +44,14 @@ class Plan:
 
     def setting(self, overrides: Sequence[str]) -> list[str]:
         """Those of a run's `overrides` that tell it from the sweep's other runs, to four digits."""
-        swept = [override for override in overrides if key(override) in self.swept]
+        swept = [override for override in overrides if override_key(override) in self.swept]
         return [re.sub(r"\d+\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text) for text in swept]
 
 
-def texts(overrides: Any) -> list[str]:
+def override_texts(overrides: Any) -> list[str]:
     """A config's list of overrides as they were typed: by itself it resolves the ${...} in them."""
     typed: Any = OmegaConf.to_container(overrides, resolve=False)
     return typed
-
-
-def key(override: str) -> str:
-    return override.partition("=")[0]
 
 
 def folder_name(number: int, setting: Sequence[str]) -> str:
@@ -66,5 +63,5 @@ def folder_name(number: int, setting: Sequence[str]) -> str:
 # ${run_of_sweep:FOLDER,NUMBER,OVERRIDES} in a config: the sub-folder of that run
 OmegaConf.register_new_resolver(
     "run_of_sweep",
-    lambda folder, number, overrides: folder_name(number, Plan.read(Path(folder)).setting(texts(overrides))),
+    lambda folder, number, overrides: folder_name(number, Plan.read(Path(folder)).setting(override_texts(overrides))),
 )

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from parsimony.config import to_type
+from parsimony.config import override_key, to_type
 from parsimony.errors import InputError
 from parsimony.interrupts import raise_again
 from parsimony.runs import Result, remove_made, tensorboard
@@ -152,7 +152,7 @@ def best_figure(plan: Plan, completed: Iterable[Result]) -> str:
     settings: dict[str, list[float]] = {}
     for run in completed:
         if run.best_validation_accuracy:
-            changed = [text for text in plan.setting(run.overrides) if not text.startswith("seed=")]
+            changed = [text for text in plan.setting(run.overrides) if override_key(text) != "seed"]
             settings.setdefault(" ".join(changed), []).append(100 * run.best_validation_accuracy)
     if not settings:
         return ""

@@ -17,12 +17,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from parsimony.config import check, to_type
+from parsimony.config import check, override_key, to_type
 from parsimony.distributed.place import place
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
 from parsimony.runs import will_make
-from parsimony.sweeps.plan import Plan, key, texts
+from parsimony.sweeps.plan import Plan, override_texts
 from parsimony.sweeps.running import Sweep
 from parsimony.sweeps.sharing import cores, gpus
 
@@ -84,7 +84,6 @@ def begin(config: DictConfig) -> Sweep:
     for name, value in config.sweep.items():
         if name != "resume" and (not isinstance(value, int) or value < 1):
             raise InputError(f"sweep.{name} takes a whole number of at least 1, not {value}.")
-    typed = [override for override in texts(hydra.overrides.task) if key(override) != "sweep.resume"]
     overrides, jobs, runs = planned(config)
     check_any(config, jobs, folder)
     at_once = _share_machine(config, runs)
@@ -92,9 +91,9 @@ def begin(config: DictConfig) -> Sweep:
     if "n_jobs" in hydra.sweeper:
         over.append(f"hydra.sweeper.n_jobs={hydra.sweeper.n_jobs}")  # the proposals depend on it
     plan = Plan(
-        command=typed + [override for override in texts(hydra.overrides.hydra) if key(override) != "hydra.mode"],
+        command=_typed(hydra.overrides.task, but="sweep.resume") + _typed(hydra.overrides.hydra, but="hydra.mode"),
         over=over,
-        swept=[override.get_key_element() for override in overrides if override.is_sweep_override()],
+        swept=[override_key(override.get_key_element()) for override in overrides if override.is_sweep_override()],
         runs=runs,
         at_once=at_once,
         pid=os.getpid(),
@@ -126,7 +125,7 @@ def planned(config: DictConfig) -> tuple[list[Override], list[list[str]], int]:
     Raises InputError for a sweep that has nothing to run or to choose by.
     """
     hydra = config.hydra
-    typed = [override for override in texts(hydra.overrides.task) if key(override) != "sweep.resume"]
+    typed = _typed(hydra.overrides.task, but="sweep.resume")
     params = [f"{name}={value}" for name, value in (hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     overrides = parser.parse_overrides(params + typed)
@@ -138,6 +137,10 @@ def planned(config: DictConfig) -> tuple[list[Override], list[list[str]], int]:
     for interval in (override for override in overrides if override.is_interval_sweep()):
         _check_interval(interval)
     return overrides, [[o.input_line or "" for o in overrides if not o.is_sweep_override()]], hydra.sweeper.n_trials
+
+
+def _typed(overrides: Any, *, but: str) -> list[str]:
+    return [override for override in override_texts(overrides) if override_key(override) != but]
 
 
 def _check_interval(override: Override) -> None:
