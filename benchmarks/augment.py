@@ -4,17 +4,16 @@ python benchmarks/augment.py [--threads 2] [--batch 512] [--device cpu] [--engin
 """
 
 import argparse
-import os
-import platform
 import time
-from pathlib import Path
 from statistics import median
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from parsimony.config import CONF
+from parsimony.runs import cpu_name
+
 SHAPES = {"CIFAR-10, 3x32x32": (3, 32, 32), "MNIST, 1x28x28": (1, 28, 28)}
 
 
@@ -35,12 +34,6 @@ def images_per_second(augment: torch.nn.Module, images: torch.Tensor, seconds: f
     return batches * len(images) / (time.perf_counter() - start)
 
 
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Images per second of every augmentation in conf/augment.")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -57,7 +50,7 @@ def main() -> None:
         augments = {name: instantiate(compose(f"augment/{name}").augment) for name in names}
     torch.set_num_threads(args.threads)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{cpu_name()}, {os.cpu_count()} cores"
+    device = torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu_name()
     print(
         f"{device}; {torch.get_num_threads()} threads; torch {torch.__version__}; engine {args.engine}; "
         f"batch {args.batch}; {layout}; median of {args.runs} runs (min to max)"

@@ -17,7 +17,8 @@ from worker import EPOCHS, Turns
 
 from parsimony.config import CONF
 from parsimony.data.sources import ImageSet, Split
-from parsimony.training import build, train
+from parsimony.targets import build
+from parsimony.training import train
 
 
 class Saved:

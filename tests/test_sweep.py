@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from parsimony.runs import PROJECT, Epoch, Result
+from parsimony.runs import PROJECT, Epoch, Result, cores
 from parsimony.sweeps.job import _prepare
 from parsimony.sweeps.plan import LONGEST_NAME, Plan, folder_name
 from parsimony.sweeps.running import best_figure
-from parsimony.sweeps.sharing import cores, gpus, place, share
+from parsimony.sweeps.sharing import gpus, share, slot
 from parsimony.sweeps.start import _share_machine
 
 SHORT = (
@@ -297,14 +297,14 @@ def test_where_seeds_are_swept_the_best_setting_is_the_one_of_the_best_mean() ->
     assert best([], "seed") == ""
 
 
-@pytest.mark.parametrize("places", [1, 2, 3, 4, 7, 16, 40])
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 7, 16, 40])
 @pytest.mark.parametrize("count", [1, 2, 6, 16])
-def test_runs_at_once_have_cores_of_their_own(count: int, places: int) -> None:
+def test_runs_at_once_have_cores_of_their_own(count: int, slots: int) -> None:
     everything = list(range(100, 100 + count))
-    shares = [share(everything, number, places) for number in range(places)]
+    shares = [share(everything, number, slots) for number in range(slots)]
     shared = list(chain(*shares))
     assert all(shares)
-    if places <= count:
+    if slots <= count:
         assert sorted(shared) == everything
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     else:
@@ -312,12 +312,12 @@ def test_runs_at_once_have_cores_of_their_own(count: int, places: int) -> None:
         assert set(shared) == set(everything)
 
 
-def test_a_place_is_held_by_one_and_free_again(tmp_path: Path) -> None:
-    with place(tmp_path, 2) as first, place(tmp_path, 2) as second:
+def test_a_slot_is_held_by_one_and_free_again(tmp_path: Path) -> None:
+    with slot(tmp_path, 2) as first, slot(tmp_path, 2) as second:
         assert (first, second) == (0, 1)
-        with pytest.raises(RuntimeError, match="more than 2"), place(tmp_path, 2):
+        with pytest.raises(RuntimeError, match="more than 2"), slot(tmp_path, 2):
             pass
-    with place(tmp_path, 2) as again:
+    with slot(tmp_path, 2) as again:
         assert again == 0
 
 

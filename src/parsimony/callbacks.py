@@ -98,7 +98,8 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         if not self.bar and trainer.is_global_zero:
-            scores = {n: v.item() for n, v in trainer.callback_metrics.items() if "/" in n and not n.startswith("lr-")}
+            splits = ("train/", f"{pl_module.watched}/")
+            scores = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith(splits)}
             shown = "  ".join(f"{name} {value:.4f}" for name, value in sorted(scores.items()))
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
 

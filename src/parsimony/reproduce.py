@@ -19,7 +19,7 @@ from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
 from parsimony.resume import finished
-from parsimony.runs import PROJECT, Result, replace_file
+from parsimony.runs import PROJECT, Result, cores, replace_file
 
 _processes: list[subprocess.Popen[bytes]] = []  # the trainings, those that have ended too
 
@@ -100,7 +100,7 @@ def main() -> None:
         "recipes", nargs="*", help="mnist_sep, record/mnist_micro or all of a kind: record; all if none"
     )
     parser.add_argument("--seeds", type=int, help="of each network, instead of those in results/*.yaml")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=len(cores()), help="trainings at a time, one thread each")
     parser.add_argument("--results", type=Path, default=RESULTS, help="another folder to begin from nothing")
     arguments = parser.parse_args()
     if any(number is not None and number < 1 for number in (arguments.jobs, arguments.seeds)):

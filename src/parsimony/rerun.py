@@ -1,7 +1,6 @@
 """`parsimony rerun`: a run once more, from its folder or its result.json, and whether its bits are the same."""
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 from parsimony.config import quoted
 from parsimony.errors import InputError, RunError
 from parsimony.resume import default_settings, kept_config, settings
-from parsimony.runs import PROJECT, Result, portable, replace_file
+from parsimony.runs import PROJECT, Result, cores, portable, replace_file
 from parsimony.use.arguments import add_allow, add_data_root
 
 TIMES = ("seconds", "elapsed", "images_per_second")  # of an epoch's figures, those that no two runs share
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = typed.folder or Path(f"{typed.run.with_suffix('') if typed.run.is_file() else typed.run}-rerun")
     _begin(folder, config)
     overrides = [f"resume={quoted(folder)}"]
-    if old.threads and old.threads <= (os.cpu_count() or 1):
+    if old.threads and old.threads <= len(cores()):
         overrides.append(f"engine.threads={old.threads}")
     if typed.data_root:
         overrides.append(f"data.root={quoted(typed.data_root)}")
@@ -119,10 +118,10 @@ def _differences(old: Result, old_folder: Path, new: Result, new_folder: Path) -
         yield "it read other data"
     if old.epochs != new.epochs:
         yield f"it trained {new.epochs} epochs, not {old.epochs}"
-    for then, now in zip(old.history, new.history, strict=False):  # earlier versions kept learning rates there
-        for name in then.keys() | now.keys():
-            if name not in TIMES and not name.startswith("lr-") and then.get(name) != now.get(name):
-                yield f"{name} of epoch {then['epoch']} is {now.get(name)}, was {then.get(name)}"
+    for then, now in zip(old.history, new.history, strict=False):
+        for name in now:  # earlier versions kept learning rates as well
+            if name not in TIMES and then.get(name) != now[name]:
+                yield f"{name} of epoch {then['epoch']} is {now[name]}, was {then.get(name)}"
     for name in ("final", "best"):
         if getattr(old, name) != getattr(new, name):
             yield f"the scores at its {name} epoch"
@@ -141,7 +140,7 @@ def _weights(folder: Path) -> dict[str, Any]:
 
 
 def _circumstances(old: Result, new: Result) -> Iterator[tuple[str, Any, Any]]:
-    for name in old.versions.keys() | new.versions.keys():
+    for name in {**old.versions, **new.versions}:  # in the same order each time
         yield name, old.versions.get(name), new.versions.get(name)
     for name in ("device", "threads", "precision", "layers", "commit"):
         yield name, getattr(old, name), getattr(new, name)

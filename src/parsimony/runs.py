@@ -64,7 +64,7 @@ class Result:
     data: dict[str, Any] = field(default_factory=dict)  # name, publisher (its files, byte for byte?), sha256
     history: list[dict[str, float]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
-    folder: str = field(default="", metadata={"local": True})
+    folder: str = ""
 
     @property
     def best_validation_accuracy(self) -> float | None:
@@ -191,6 +191,13 @@ def cpu_name() -> str:
         lines = []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{models[0] if models else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def cores() -> list[int]:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _git(*arguments: str) -> str | None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from parsimony.errors import InputError
+from parsimony.rules import is_number
 
 Schedule = dict[str, Any] | None
 
@@ -130,8 +131,7 @@ def _scaled(optimizer: Optimizer, interval: str, factor: Callable[[int], float])
 
 
 def _check(key: str, value: float, low: float, high: float = math.inf) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high or math.isinf(value):
+    if not is_number(value) or not low <= value <= high:
         expected = f"a number from {low:g} to {high:g}" if high < math.inf else f"a number of at least {low:g}"
         raise InputError(f"scheduler.{key} must be {expected}, got {value!r}.")
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parsimony.errors import InputError
+from parsimony.rules import is_number
 
 FLIPS = ("none", "random", "alternating")
 
@@ -203,8 +204,7 @@ class Augment(nn.Module):
 
 
 def _number(name: str, value: float, expected: str, limit: float, below: bool = False) -> float:
-    valid = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (valid and 0 <= value <= limit and not (below and value == limit)):
+    if not is_number(value) or not 0 <= value <= limit or (below and value == limit):
         raise InputError(f"augment.{name} must be a number {expected}, not {value!r}.")
     return float(value)
 

@@ -25,7 +25,7 @@ from parsimony.distributed.place import VARIABLE, Place, place
 from parsimony.distributed.watch import GRACE, Ended, Watch
 from parsimony.errors import InputError, RunError
 from parsimony.interrupts import INTERRUPTED, TERMINATED
-from parsimony.sweeps.sharing import cores
+from parsimony.runs import cores
 
 MEETING = 600.0  # seconds for all processes to come: machines of a cluster may start minutes apart
 COLLECTIVE = timedelta(minutes=30)  # torch's own; what is gone is noticed by the watch, much sooner

@@ -15,7 +15,7 @@ from parsimony.errors import InputError
 from parsimony.report.events import Log, read_log
 from parsimony.report.run import Run, other_run, our_run
 from parsimony.report.tags import SPLIT_OF, splits
-from parsimony.runs import Result
+from parsimony.runs import Result, cores
 
 POOL = 30  # folders of event files from which on several processes read them
 
@@ -69,11 +69,10 @@ def _walk(top: Path, warnings: list[str]) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _read_logs(event_files: dict[Path, list[str]]) -> dict[Path, Log]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     folders, names = event_files.keys(), event_files.values()
-    if len(event_files) < POOL or cores == 1:
+    if len(event_files) < POOL or len(cores()) == 1:
         return dict(zip(folders, map(read_log, folders, names), strict=True))
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(cores()), multiprocessing.get_context("spawn")) as pool:
         heeded = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit: Ctrl-C ends this one alone
         logs = pool.map(read_log, folders, names, chunksize=4)
         signal.signal(signal.SIGINT, heeded)

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, open_dict
 from parsimony.config import check, override_key, quoted
 from parsimony.errors import InputError
 from parsimony.resume import finished
-from parsimony.runs import PROJECT, Result, refusal_recorded
+from parsimony.runs import PROJECT, Result, cores, refusal_recorded
 from parsimony.sweeps.plan import Plan, override_texts
-from parsimony.sweeps.sharing import cores, gpus, place, share
+from parsimony.sweeps.sharing import gpus, share, slot
 
 GRACE = 30.0  # seconds for a run that was told to stop
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -77,7 +77,7 @@ def _run(overrides: Sequence[str], folder: Path) -> tuple[int, str]:
         if plan.at_once:
             if plan.pid == os.getppid():
                 _end_with_parent()  # a launcher's worker, which would outlive the sweep
-            number = stack.enter_context(place(folder.parent, plan.at_once))
+            number = stack.enter_context(slot(folder.parent, plan.at_once))
             mine = share(mine, number, plan.at_once)
             if cards := gpus(environment):
                 environment["CUDA_VISIBLE_DEVICES"] = cards[number % len(cards)]

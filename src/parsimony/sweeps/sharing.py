@@ -1,6 +1,5 @@
 """The runs of a sweep that go on at once share a machine: each has cores of its own, and a GPU where there are some."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -9,13 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-
-
-def cores() -> list[int]:
-    """Those that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def gpus(environment: Mapping[str, str]) -> list[str]:
@@ -29,13 +21,13 @@ def gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def place(folder: Path, places: int) -> Iterator[int]:
-    """Holds the lowest of `places` numbers that no other process holds by a lock in `folder`.
+def slot(folder: Path, slots: int) -> Iterator[int]:
+    """Holds the lowest of `slots` numbers that no other process holds by a lock in `folder`.
 
     A job's number would not do: of four jobs, two at a time, the first may still run when the third begins.
     """
-    for number in range(places):
-        lock = FileLock(folder / f".place-{number}")
+    for number in range(slots):
+        lock = FileLock(folder / f".slot-{number}")
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -45,14 +37,14 @@ def place(folder: Path, places: int) -> Iterator[int]:
         finally:
             lock.release()
         return
-    raise RuntimeError(f"more than {places} runs at once in {folder}")
+    raise RuntimeError(f"more than {slots} runs at once in {folder}")
 
 
-def share(everything: Sequence[int], number: int, places: int) -> list[int]:
-    """The cores of place `number`; one of them, in turn, where there are more places than cores."""
+def share(everything: Sequence[int], number: int, slots: int) -> list[int]:
+    """The cores of slot `number`; one of them, in turn, where there are more slots than cores."""
     ordered = sorted(everything, key=lambda core: (_first_sibling(core), core))
-    part = ordered[number * len(ordered) // places : (number + 1) * len(ordered) // places]
-    return part if len(ordered) >= places else [ordered[number % len(ordered)]]
+    part = ordered[number * len(ordered) // slots : (number + 1) * len(ordered) // slots]
+    return part if len(ordered) >= slots else [ordered[number % len(ordered)]]
 
 
 def _first_sibling(core: int) -> int:

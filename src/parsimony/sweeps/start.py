@@ -21,10 +21,10 @@ from parsimony.config import check, override_key, to_type
 from parsimony.distributed.place import place
 from parsimony.errors import InputError
 from parsimony.resume import MAY_CHANGE
-from parsimony.runs import will_make
+from parsimony.runs import cores, will_make
 from parsimony.sweeps.plan import Plan, override_texts
 from parsimony.sweeps.running import Sweep
-from parsimony.sweeps.sharing import cores, gpus
+from parsimony.sweeps.sharing import gpus
 
 _sweep: Sweep | None = None  # the one that this process was started as
 

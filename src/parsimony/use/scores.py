@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import torch
 from torch import Tensor
+from torch.nn.functional import nll_loss
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 BINS = 15
@@ -59,5 +60,5 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 def losses(probabilities: Tensor, labels: Tensor) -> Tensor:
     """(n,) cross-entropy of each image, in nats."""
-    picked = probabilities.gather(1, labels[:, None]).squeeze(1)
-    return -picked.clamp(min=torch.finfo(picked.dtype).tiny).log()
+    logs = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+    return nll_loss(logs, labels, reduction="none")
