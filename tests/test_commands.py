@@ -90,6 +90,12 @@ def test_a_mistake_is_answered_at_once_in_one_sentence(override: str, sentence: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_resume_names_the_folder_of_a_published_recipe_too(command, tmp_path: Path) -> None:
+    done = command("resume=there", "experiment=record/mnist_5k")
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == f"error: {tmp_path / 'there'} is no run's folder: it has no config.yaml."
+
+
 def test_hydra_full_error_shows_the_traceback(command) -> None:
     done = command("model=mnist_spe", HYDRA_FULL_ERROR="1")
     assert done.code == 1
