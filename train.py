@@ -16,7 +16,7 @@ from parsimony.distributed.place import is_rank_zero, rank_zero_first, run_id
 from parsimony.resume import config_to_run, finished
 from parsimony.runs import refusal_recorded
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
-from parsimony.sweeps.start import told_of
+from parsimony.sweeps.start import past_hydra, told_of
 
 # Threads that wait for each other in PyTorch (OpenMP's, by GCC) spin for milliseconds; beside another busy process they
 # spin away the time of the one they wait for. Fewer turns cost little alone. Read when torch is loaded.
@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> float | None:
     """The value handed to a sweeper is the best validation accuracy."""
     if in_sweep():
         return train_apart(cfg)
-    with refusal_recorded(cfg):
+    with past_hydra(), refusal_recorded(cfg):
         check(cfg)
         take_out_sweep(cfg)
         cfg = config_to_run(cfg)

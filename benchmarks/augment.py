@@ -8,10 +8,9 @@ import time
 from statistics import median
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from parsimony.config import CONF
+from parsimony.config import CONF, composed
 from parsimony.runs import cpu_name
 
 SHAPES = {"CIFAR-10, 3x32x32": (3, 32, 32), "MNIST, 1x28x28": (1, 28, 28)}
@@ -44,10 +43,9 @@ def main() -> None:
     parser.add_argument("--engine", default="fast", help="of conf/engine: for its memory allocator")
     parser.add_argument("--channels-last", action="store_true")
     args = parser.parse_args()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        instantiate(compose(f"engine/{args.engine}").engine).start()
-        names = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
-        augments = {name: instantiate(compose(f"augment/{name}").augment) for name in names}
+    instantiate(composed([f"engine={args.engine}"]).engine).start()
+    names = sorted(path.stem for path in (CONF / "augment").glob("*.yaml"))
+    augments = {name: instantiate(composed([f"augment={name}"]).augment) for name in names}
     torch.set_num_threads(args.threads)
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu_name()

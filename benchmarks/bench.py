@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from table import RESULTS
 
 from parsimony import runs
-from parsimony.config import CONF
+from parsimony.config import composed
 from parsimony.errors import InputError
 from parsimony.summary import summarize
 
@@ -93,8 +92,7 @@ class Worker:
 
 def save_images(network: str, count: int, folder: Path, root: Path) -> str:
     """Writes images.npy (n, c, h, w) and labels.npy, at most `count`; returns whose images they are."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        source = instantiate(compose("config", [f"model={network}", f"data.root={root}"]).data.source)
+    source = instantiate(composed([f"model={network}", f"data.root={root}"]).data.source)
     try:
         content = source.load()
         name, images, labels = content.name, content.train.images[:count].numpy(), content.train.labels[:count].numpy()
@@ -235,9 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _macs(network: str) -> tuple[int, tuple[int, ...]]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"model={network}"])
-    shape = (3, 32, 32) if network.startswith("cifar") else (1, 28, 28)
+    cfg = composed([f"model={network}"])
+    shape = instantiate(cfg.data.source).shape
     return summarize(instantiate(cfg.model), shape).macs, shape
 
 

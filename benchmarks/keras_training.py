@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from parsimony.config import CONF
+from parsimony.config import composed
 from parsimony.published.rows import RESULTS, rows
 from parsimony.runs import PROJECT, cpu_name, replace_file
 
@@ -26,8 +25,7 @@ NETWORKS = [row.network for row in rows() if not row.network.endswith(("_plus", 
 
 def recipe(network: str) -> dict[str, Any]:
     """What Keras has to know of a published recipe, and the images."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"experiment=reproduce/{network}", f"data.root={PROJECT / 'data'}"])
+    cfg = composed([f"experiment=reproduce/{network}", f"data.root={PROJECT / 'data'}"])
     images = instantiate(cfg.data.source).load()
     return {
         "lr": cfg.optimizer.lr,

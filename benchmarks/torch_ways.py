@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 from worker import EPOCHS, Turns
 
-from parsimony.config import CONF
+from parsimony.config import composed
 from parsimony.data.sources import ImageSet, Split
 from parsimony.targets import build
 from parsimony.training import train
@@ -57,8 +56,7 @@ def config(network: str, batch: int, folder: Path, threads: int | None, callback
         "allow_targets=[torch_ways,__main__]",
         f"+callbacks.bench._target_={callback}",
     ]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides)
+    cfg = composed(overrides)
     cfg.data.source = {"_target_": "torch_ways.Saved", "folder": str(folder)}
     return cfg
 

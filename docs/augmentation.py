@@ -7,11 +7,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from matplotlib.image import imsave
 from torch import Tensor
 
+from parsimony.config import composed
 from parsimony.data.augment import Augment, to_float
 from parsimony.data.sources import Digits
 
@@ -53,8 +53,7 @@ def row(image: Tensor, settings: dict) -> Tensor:
 
 
 def main() -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cifar10 = instantiate(compose("config", overrides=["data=cifar10", f"data.root={ROOT / 'data'}"]).data.source)
+    cifar10 = instantiate(composed(["data=cifar10", f"data.root={ROOT / 'data'}"]).data.source)
     cifar10.download()
     pictures = [(Digits().load().train.images[DIGIT], ON_DIGITS)]
     pictures += [(cifar10.load().train.images[PHOTOGRAPH], ON_PHOTOGRAPHS)]

@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 
 from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence, to_type
 from parsimony.errors import InputError
-from parsimony.runs import refusal_recorded, will_make
+from parsimony.interrupts import will_make
+from parsimony.runs import refusal_recorded
 
 GROUPS = ("augment", "callbacks", "data", "engine", "logger", "model", "optimizer", "scheduler", "trainer")
 
@@ -113,7 +114,7 @@ def test_an_unknown_option_lists_those_there_are(refusal) -> None:
         ("seed=${foo}", "'foo' not found"),
         ("budget.epochs='1'", "or null, not the text '1'"),
         ("folder=1e9", "folder takes a text, not 1000000000.0"),
-        ("name=[1]", "name takes a text, not [1]"),
+        ("name=[1]", "name takes a text such as mine or mine/first (hydra.run.dir leads elsewhere), not [1]"),
         ("resume=", "a run's folder, or null, not an empty text"),
         ("+budget.x=1", "no budget.x here: budget takes parameters, epochs"),
         ("+trainer.max_steps=3", "no trainer.max_steps here: trainer takes accelerator, devices"),

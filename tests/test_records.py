@@ -78,11 +78,6 @@ def test_an_ablation_changes_the_recipe(ablation: Row, tmp_path: Path) -> None:
     assert (whole.engine.precision, recipe(whole)) != (changed.engine.precision, recipe(changed))
 
 
-@pytest.mark.parametrize("ablation", ablation_rows(), ids=lambda ablation: ablation.name)
-def test_an_ablations_runs_have_its_change(ablation: Row) -> None:
-    assert all({*ablation.overrides} <= {*run.overrides} for run in ablation.runs)
-
-
 def test_the_tables_of_made_up_runs() -> None:
     record, ablation = row(99.40, 99.50, 99.45), row(99.30, 99.42, change="no_ema", overrides=("callbacks=[default]",))
     line = record_table([record]).splitlines()[-1]

@@ -41,8 +41,11 @@ pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in
         ("+trainer.check_val_every_n_epoch=2", "There is no trainer.check_val_every_n_epoch here"),
         ("data.train_images=1438", "data.train_images=1438 is more than the 1,437 training images of digits"),
         ("engine.precision=16-mixed", "engine.precision=16-mixed is for GPUs: take bf16-mixed or 32-true on a CPU"),
+        ("distillation.weight=0.9", "distillation.weight does nothing without distillation.teacher"),
+        ("name=../up", "name takes a text such as mine or mine/first"),
+        ("name=/tmp/mine", "name takes a text such as mine or mine/first"),
         ("trainer.devices=1000", "trainer.devices=1000 is out of range"),
-        ("engine.precision=foo", "Precision 'foo' is invalid"),
+        ("engine.precision=foo", "engine.precision takes one of auto, 32-true, .*, not foo"),
     ],
 )
 def test_refusals_leave_nothing_behind(

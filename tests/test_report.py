@@ -111,11 +111,18 @@ def test_runs_of_other_programs_without_hyperparameters_are_settings_of_their_ow
     assert [setting.label() for setting in grouped(*runs)] == ["logs/a", "logs/b"]
 
 
-def test_a_seed_run_twice_counts_once_and_is_told() -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_seed_run_twice_counts_once_and_is_told(in_order: bool) -> None:
+    runs = [run(0.9, path="first", written=1.0), run(0.8, path="second", written=2.0)]
     problems: list[str] = []
-    (setting,) = group([run(0.9, path="first"), run(0.8, path="second")], problems)
+    (setting,) = group(runs if in_order else runs[::-1], problems)
     assert [run.path for run in setting.runs] == ["second"]
     assert problems == ["first is left out: second has its setting and its seed"]
+
+
+def test_runs_that_were_given_names_are_told_apart_by_them() -> None:
+    settings = grouped(run(0.9, name="before"), run(0.8, name="after"))
+    assert [setting.label() for setting in settings] == ["before", "after"]
 
 
 def test_what_did_not_end_is_listed_and_not_counted() -> None:

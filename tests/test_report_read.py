@@ -147,6 +147,13 @@ def test_what_another_lightning_wrote(tmp_path: Path) -> None:
     assert run.series["learning rate"] == pytest.approx({0.5: 0.1, 1.5: 0.1})
 
 
+def test_percentages_of_a_network_that_has_hardly_learned(tmp_path: Path) -> None:
+    write_events(tmp_path, {"val_acc": {1: 1.0, 2: 1.3}, "train_acc": {1: 3.0, 2: 8.0}})
+    run = only(tmp_path)
+    assert list(run.series["validation/accuracy"].values()) == pytest.approx([0.01, 0.013])
+    assert list(run.series["train/accuracy"].values()) == pytest.approx([0.03, 0.08])
+
+
 def test_hyperparameters_that_are_only_in_hparams_yaml(tmp_path: Path) -> None:
     write_events(tmp_path, {"val_acc": {1: 0.9}})
     (tmp_path / "hparams.yaml").write_text(yaml.dump({"lr": 0.01, "net": {"width": 32}}))

@@ -149,7 +149,7 @@ def test_a_sweep_that_is_stopped_and_then_killed_goes_on(start: Start, tmp_path:
 
     code, out, err = end(start(*shlex.split(told[1])))
     assert (code, err) == (0, [])
-    assert out[0].endswith("; 1 are complete")
+    assert out[0].endswith("; 1 complete already")
     assert out[1].startswith("2/2  ")
     assert (first / "result.json").stat().st_mtime_ns == written
     done = results(sweep)[second.name]
@@ -227,6 +227,7 @@ def test_of_twenty_that_start_at_once_each_has_a_folder(start: Start) -> None:
         (("-m", "seed=range(0,0)"), "seed=range(0,0) names no value: name one or more"),
         (("-m", "model.dropout="), "model.dropout takes a number from 0 to below 1, not an empty text"),
         (("-m", "optimizer.lr=interval(0.1,1)"), "optimizer.lr=interval(0.1,1) is an interval: name values"),
+        (("sweep=optuna", "optimizer.lr=interval(-1,1)"), "optimizer.lr takes a number above 0, not -1"),
         (("sweep=optuna", "optimizer.lr=interval(1,0.1)"), "optimizer.lr=interval(1,0.1) ends below its beginning"),
         (
             ("sweep=optuna", "optimizer.lr=tag(log,interval(0,1))"),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,11 +115,26 @@ def test_names_hold_nothing_that_a_terminal_would_obey(folder: Path) -> None:
     assert Result.read(folder / "result.json").device == "a CPU? of 2?"
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 1, 28, 28), 255.0), r"Images as floats lie in \[0, 1\]: divide by 255"),
+        (torch.zeros(2, 1, 28, 28, dtype=torch.int64), r"Images are uint8 or floats in \[0, 1\], not torch.int64"),
+        (torch.zeros(1, 28, 28), r"mnist_narrow takes a tensor of images, n x 1 x 28 x 28, not \(1, 28, 28\)"),
+        (torch.zeros(2, 1, 8, 8), r"n x 1 x 28 x 28, not \(2, 1, 8, 8\)"),
+        (torch.zeros(2, 1, 28, 28).numpy(), "n x 1 x 28 x 28, not ndarray"),
+    ],
+)
+def test_what_are_no_images(images: Any, message: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load(folder).logits(images)
+
+
 def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty is no run's folder: it has no config.yaml"):
         load(tmp_path / "empty")
-    with pytest.raises(InputError, match=r"moved has no checkpoints/first.ckpt: the run ended before its first epoch"):
+    with pytest.raises(InputError, match=r"A run keeps last.ckpt and best.ckpt, not first.ckpt"):
         load(folder, "first.ckpt")
     config = OmegaConf.load(folder / "config.yaml")
     config.model._target_ = "parsimony.nets.mnist.mnist_sep"

@@ -137,7 +137,8 @@ class Classifier(pl.LightningModule):
         values = {"train/loss_step": loss / images, "train/accuracy_step": correct / images}
         now, (then, step) = time.perf_counter(), self.logged
         if self.global_step > step:  # not at an epoch's first step
-            values["images_per_second_step"] = images * (self.global_step - step) / (now - then)
+            whole = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]  # this one may be an epoch's last
+            values["images_per_second_step"] = whole * (self.global_step - step) / (now - then)
         self.logged = now, self.global_step
         for logger in self.loggers:
             logger.log_metrics(values, self.global_step)

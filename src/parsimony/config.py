@@ -26,6 +26,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 from parsimony.errors import InputError, RunError
 from parsimony.interrupts import INTERRUPTED
@@ -84,6 +85,8 @@ def check(cfg: DictConfig) -> None:
     for key in known:
         if key not in cfg and key not in ("callbacks", "logger"):
             raise InputError(f"A run needs {key}: take ~{key} out of the command.")
+        if key in _groups() and cfg[key] is None and key not in ("callbacks", "logger"):
+            raise InputError(f"{key}={hydra.runtime.choices[key]} is an empty file: it takes a _target_ and its keys.")
     for key, default in leaves(OmegaConf.to_container(defaults)):
         has_rule = any(re.fullmatch(pattern, key) for pattern in RULES)
         if key in values:
@@ -96,6 +99,13 @@ def check(cfg: DictConfig) -> None:
         elif has_rule and not key.startswith("callbacks."):
             raise InputError(f"A run needs {key}, one value: take ~{key}, or what is below it, out of the command.")
     check_parts(config)
+
+
+def composed(overrides: Sequence[str], **options: Any) -> DictConfig:
+    """The config of `python train.py OVERRIDES`; `options` are those of Hydra's compose."""
+    inside_hydra = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides), **options)
 
 
 def _check_choices(overrides: Sequence[str]) -> None:
@@ -210,6 +220,8 @@ def sentence(error: Exception) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, ConfigCompositionException):
         return _composition_sentence(error, text)
+    if isinstance(error, YAMLError):
+        return f"{yaml_problem(error)}. Are its indentation, quotes and brackets right?"
     if isinstance(error, OverrideParseException):
         quoted = "quoted where it holds spaces, brackets, braces or accents"
         return f"Cannot read {error.override!r}: expected KEY=VALUE, {quoted}."
@@ -220,6 +232,13 @@ def sentence(error: Exception) -> str | None:
     if text.startswith("Config group override must be"):  # Hydra's bare ValueError
         return _OF_A_GROUP
     return text if isinstance(error, InputError | RunError | CompactHydraException) else None
+
+
+def yaml_problem(error: Exception) -> str:
+    """Where and what, on one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return where + (problem or str(error).partition("\n")[0])
 
 
 _OF_A_GROUP = "A group takes the name of one of its options, never null, a number or a mapping: --help lists them."
@@ -240,6 +259,8 @@ def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
     if match := re.match(r"Could not override '([^']+)'", text):
         if match[1] in _groups():
             return _OF_A_GROUP
+        if options := _options_with(match[1]):
+            return f"{match[1]} is a key of {' and '.join(options)}: choose that as well."
         known = [*_groups(), *(key for key, _ in leaves(OmegaConf.to_container(_defaults(sys.argv[1:]))))]
         return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
     if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
@@ -268,6 +289,20 @@ def _near(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
 
 
+def _options_with(key: str) -> list[str]:
+    """The options of its group that have `key`, which the option that was chosen lacks, as they are typed."""
+    group, _, rest = key.partition(".")
+    files = {path.stem: OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml")) if rest}
+    paths = (rest, key)  # that of a file with @package _global_ is the whole key
+    absent = object()
+    with_key = [
+        name
+        for name, file in files.items()
+        if any(OmegaConf.select(file, path, default=absent) is not absent for path in paths)
+    ]
+    return [f"'{group}=[default,{option}]'" if group == "callbacks" else f"{group}={option}" for option in with_key]
+
+
 def _groups() -> list[str]:
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
@@ -276,9 +311,7 @@ def _defaults(overrides: Sequence[str]) -> DictConfig:
     """The config of the same groups with nothing else overridden: which keys there are, and of which type."""
     groups = _groups()
     chosen = [o for o in overrides if override_key(o) in groups and not re.search("[,{]", o.partition("[")[0])]
-    inside_hydra = GlobalHydra.instance().is_initialized()
-    with nullcontext() if inside_hydra else initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", chosen)
+    return composed(chosen)
 
 
 def _check_type(key: str, value: Any, default: Any) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from parsimony.data.datamodule import ImageData
 from parsimony.errors import InputError
-from parsimony.resume import finished
+from parsimony.resume import finished, own_keys
 from parsimony.targets import TRAINING_OPTION
 from parsimony.trained import load
 
@@ -62,6 +62,8 @@ def teacher_of(config: dict[str, Any], data: ImageData, allow: Sequence[str]) ->
     """
     chosen = config["distillation"]
     if chosen["teacher"] is None:
+        if idle := [key for key, value in own_keys()["distillation"].items() if chosen[key] != value]:
+            raise InputError(f"distillation.{idle[0]} does nothing without distillation.teacher: name a run's folder.")
         return None
     folder, named = Path(str(chosen["teacher"])), f"distillation.teacher={chosen['teacher']}"
     result = finished(folder)

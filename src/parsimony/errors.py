@@ -10,3 +10,10 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A training that cannot go on: why, what is left of it, and what to do, in a sentence or two."""
+
+
+class PastHydra(BaseException):
+    """An error on its way through Hydra, which would print words of its own before it, or make it a warning."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error

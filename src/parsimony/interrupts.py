@@ -2,9 +2,12 @@
 
 import os
 import signal
+from pathlib import Path
 from types import FrameType
 
 INTERRUPTED, TERMINATED = 130, 143  # exit codes after Ctrl-C and SIGTERM, as shells have them
+
+_made: list[str] = []  # innermost first
 
 
 def end_at_once() -> None:
@@ -19,5 +22,20 @@ def raise_again() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def will_make(folder: Path) -> None:
+    """To be told before `folder`, a run's or a sweep's, is made, with those of its parents that are not there."""
+    _made[:] = [str(path) for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_made() -> None:
+    """Removes what was made of the folder that `will_make` was told of, as far as it is empty."""
+    for folder in _made:
+        try:
+            os.rmdir(folder)
+        except OSError:  # not empty, or not there yet
+            continue
+
+
 def _end(number: int, frame: FrameType | None) -> None:
+    remove_made()
     os._exit(INTERRUPTED)

@@ -12,7 +12,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from parsimony.config import CONF, all_printable, check_parts, check_values, leaves, override_key
+from parsimony.config import (
+    CONF,
+    all_printable,
+    check_parts,
+    check_values,
+    composed,
+    leaves,
+    override_key,
+    yaml_problem,
+)
 from parsimony.errors import InputError
 from parsimony.runs import Result, inside
 
@@ -46,9 +55,13 @@ def kept_config(folder: Path) -> dict[str, Any]:
         kept.folder = str(folder)
         config: Any = OmegaConf.to_container(kept, resolve=True)
     except FileNotFoundError:
-        raise InputError(f"{folder} is no run's folder: it has no config.yaml.") from None
+        below = next((path.parent for path in sorted(folder.glob("*/config.yaml"))), None)
+        hint = f" Runs lie in it: name one, such as {below}." if below else ""
+        raise InputError(f"{folder} is no run's folder: it has no config.yaml.{hint}") from None
+    except NotADirectoryError:
+        raise InputError(f"{folder} is a file: name the folder of its run.") from None
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise InputError(f"{folder / 'config.yaml'} is damaged: {str(error).splitlines()[0]}.") from error
+        raise InputError(f"{folder / 'config.yaml'} is damaged: {yaml_problem(error)}.") from error
     values = dict(leaves(config))
     if lacking := [key for key in NEEDED if key not in values]:
         raise InputError(
@@ -86,9 +99,11 @@ def own_keys() -> dict[str, Any]:
 def config_to_run(cfg: DictConfig) -> DictConfig:
     """`cfg`, or the config of the run that `cfg.resume` names.
 
-    Raises InputError where that is no run, or where the folder of `cfg` holds a run of another config.
+    Raises InputError where that is no run, where the folder of `cfg` holds a run of another config, or where it is that
+    of a published recipe and `cfg` another.
     """
     if cfg.resume is None:
+        _check_recipe(cfg)
         _check_same(cfg, Path(cfg.folder))
         return cfg
     return _resumed(cfg, HydraConfig.get().overrides.task)
@@ -136,15 +151,39 @@ def _resumed(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return kept
 
 
+def _check_recipe(cfg: DictConfig) -> None:
+    """Raises InputError for a published recipe that is changed and would lie where its own runs do."""
+    hydra = HydraConfig.get()
+    recipe = hydra.runtime.choices.get("experiment") or ""
+    typed = map(override_key, [*hydra.overrides.task, *hydra.overrides.hydra])
+    if "/" not in recipe or not {"name", "hydra.run.dir"}.isdisjoint(typed):
+        return
+    published = _plain(composed([f"experiment={recipe}", f"seed={cfg.seed}"]))
+    del published["sweep"]  # taken out of `cfg`
+    if told := _differing(settings(published), settings(_plain(cfg))):
+        raise InputError(
+            f"experiment={recipe} is changed ({told}): give it a name, as in name=mine, which is its folder's too."
+        )
+
+
 def _check_same(cfg: DictConfig, folder: Path) -> None:
     """Raises InputError where `folder` holds a run of another config, with the keys in which it differs."""
     if not (folder / "config.yaml").exists():
         return
-    kept, now = settings(kept_config(folder)), settings(OmegaConf.to_container(cfg, resolve=True))
-    if kept != now:
-        keys = [key for key in {**now, **kept} if key not in kept or key not in now or kept[key] != now[key]]
-        told = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-        raise InputError(f"{folder} holds a run of another config ({told}): remove it, or take another hydra.run.dir.")
+    if told := _differing(settings(kept_config(folder)), settings(_plain(cfg))):
+        raise InputError(
+            f"{folder} holds a run of another config ({told}): remove it, or take another name or hydra.run.dir."
+        )
+
+
+def _differing(kept: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first keys in which two `settings` differ; "" if in none."""
+    keys = [key for key in {**now, **kept} if key not in kept or key not in now or kept[key] != now[key]]
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _plain(cfg: DictConfig) -> Any:
+    return OmegaConf.to_container(cfg, resolve=True)
 
 
 @contextmanager

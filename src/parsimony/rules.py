@@ -6,6 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+# auto, Lightning's names, and what these are short for there
+PRECISIONS = (
+    *("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"),
+    *("transformer-engine", "transformer-engine-float16", "32", "bf16", "16", "64"),
+)
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -20,6 +26,11 @@ def typed(value: Any) -> str:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _is_name(value: Any) -> bool:
+    """It is part of a run's folder, which it must not lead out of runs/."""
+    return is_number(value) or (_is_text(value) and not value.startswith("/") and ".." not in value.split("/"))
 
 
 def is_number(value: Any) -> bool:
@@ -74,7 +85,8 @@ def _one_of(*options: str) -> Rule:
 # By a pattern of whole keys: the values accepted, and what was expected in words.
 RULES: dict[str, Rule] = {
     r"folder": (_is_text, "a text"),
-    r"name|data\.root": (lambda value: _is_text(value) or is_number(value), "a text"),
+    r"name": (_is_name, "a text such as mine or mine/first (hydra.run.dir leads elsewhere)"),
+    r"data\.root": (lambda value: _is_text(value) or is_number(value), "a text"),
     r"resume|distillation\.teacher": (
         lambda value: value is None or _is_text(value) or is_number(value),
         "a run's folder, or null",
@@ -101,6 +113,7 @@ RULES: dict[str, Rule] = {
     r"data\.augment_epochs": _integer(0, other=(None,)),
     r"data\.validation": _integer(0, other=("test",)),
     r"engine\.threads": _integer(1, os.cpu_count() or 1, other=(None,)),
+    r"engine\.precision": (lambda value: str(value) in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     r"engine\.layers": _one_of("auto", "native", "fast", "torch"),
     r"trainer\.max_epochs": _integer(1),
     r"trainer\.log_every_n_steps": _integer(1),

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from parsimony.config import all_printable
 from parsimony.errors import InputError
+from parsimony.interrupts import remove_made
 
 PROJECT = Path(__file__).resolve().parents[2]
 VERSIONS = ("torch", "pytorch-lightning", "hydra-core", "parsimony")
@@ -95,21 +96,30 @@ class Result:
         best = "best validation" if self.best_validation_accuracy is not None else "best on the test set"
         columns = [("final", self.final), (best, self.best)]
         shown = [(f"{label}, epoch {epoch.epoch}", epoch) for label, epoch in columns if epoch]
-        lines = [" " * 12 + "".join(f"{label:>26}" for label, _ in shown)]
+        width = max(26, *(len(label) + 2 for label, _ in shown))
+        lines = [" " * 12 + "".join(f"{label:>{width}}" for label, _ in shown)]
         for split in ("train", "validation", "test"):
             scores = [getattr(epoch, split) for _, epoch in shown]
             if any(scores):
-                lines.append(f"{split:<12}" + "".join(f"{_shown(score):>26}" for score in scores))
+                lines.append(f"{split:<12}" + "".join(f"{_shown(score):>{width}}" for score in scores))
         title = f"{self.name} on {self.data['name']}, seed {self.seed}: {self.status}"
-        pace = f"{self.parameters['total']:,} parameters; {self.epochs} epochs in {self.seconds['fit']:.0f} s"
+        planned = self.config.get("trainer", {}).get("max_epochs", self.epochs)
+        epochs = f"{self.epochs} of {planned} epochs" if self.epochs < planned else counted(self.epochs, "epoch")
+        pace = f"{self.parameters['total']:,} parameters; {epochs} in {self.seconds['fit']:.0f} s"
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
 
 
-def tensorboard(folder: Path) -> str:
-    """The command that shows the curves of the runs in `folder`, to type in a shell."""
-    return f"tensorboard --logdir {shlex.quote(str(folder))}"
+def counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def curves(folder: Path) -> str:
+    """The end of a line: the command that shows the curves of the runs in `folder`; "" where there are none to see."""
+    if not any(folder.rglob("events.out.tfevents.*")):
+        return ""
+    return f"; to see the curves: tensorboard --logdir {shlex.quote(str(folder))}"
 
 
 def portable(config: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -156,6 +166,9 @@ def refusal_recorded(cfg: DictConfig) -> Iterator[None]:
             Result(str(cfg.name), overrides, seed, status=f"failed: {error}").write(folder)
         else:
             remove_made()
+        raise
+    except KeyboardInterrupt:
+        remove_made()
         raise
 
 
@@ -206,20 +219,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-_made: list[Path] = []  # innermost first
-
-
-def will_make(folder: Path) -> None:
-    """To be told before `folder`, a run's or a sweep's, is made, with those of its parents that are not there."""
-    _made[:] = [path for path in (folder, *folder.parents) if not path.exists()]
-
-
-def remove_made() -> None:
-    """Removes what was made of the folder that `will_make` was told of, as far as it is empty."""
-    for path in _made:
-        try:
-            path.rmdir()
-        except OSError:  # not empty
-            return

@@ -3,10 +3,12 @@ and building them."""
 
 import inspect
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from parsimony.errors import InputError
 
@@ -72,9 +74,11 @@ def check_objects(config: Any, allow: Sequence[str], option: str = TRAINING_OPTI
         if _within(target, allow):
             continue
         try:
-            found = get_object(target)
+            found = resolve_name(target)
         except Exception as error:
-            raise InputError(f"The config names {target}, which cannot be imported: {error}") from error
+            near = get_close_matches(error.name or "", dir(error.obj)) if isinstance(error, AttributeError) else []
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise InputError(f"The config names {target}, which cannot be imported: {error}.{meant}") from error
         home = getattr(found, "__module__", None) or ""
         if not _builds_a_part(found, home):
             of_others = f"{home}'s" if home else "a module"

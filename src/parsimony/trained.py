@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from parsimony.data.datamodule import ImageData
 
 BEST = "best.ckpt"
+EDGE = 1e-3  # by which rounding may have images leave [0, 1]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,15 @@ class Trained:
         return f"final weights, of epoch {self.epoch}" + (f" of {planned}" if self.epoch != planned else "")
 
     def logits(self, images: Tensor) -> Tensor:
-        """(n, classes) of images (n, c, h, w), uint8 or floats in [0, 1]."""
+        """(n, classes) of images (n, c, h, w), uint8 or floats in [0, 1]. Raises InputError for anything else."""
+        shape = " x ".join(map(str, self.shape))
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1:] != self.shape:
+            given = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(f"{self.name} takes a tensor of images, n x {shape}, not {given}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise InputError(f"Images are uint8 or floats in [0, 1], not {images.dtype}.")
+        if images.is_floating_point() and images.numel() and not -EDGE <= images.min() <= images.max() <= 1 + EDGE:
+            raise InputError("Images as floats lie in [0, 1]: divide by 255, or hand them over as uint8.")
         return self.net(to_float(images))
 
     def initial(self) -> nn.Module:
@@ -91,6 +100,8 @@ def load(folder: Path | str, checkpoint: str = LAST, allow: Sequence[str] = (), 
     folder = Path(folder)
     config = kept_config(folder)
     check_objects([config["model"], config["data"]["source"]], allow, option)
+    if checkpoint not in (LAST, BEST):
+        raise InputError(f"A run keeps {LAST} and {BEST}, not {checkpoint}.")
     path = folder / "checkpoints" / checkpoint
     if not path.exists():
         raise InputError(f"{folder} has no {path.relative_to(folder)}: {_why_missing(checkpoint, config)}")

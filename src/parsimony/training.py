@@ -185,7 +185,7 @@ def _train(cfg: DictConfig, plain_config: dict[str, Any], group: Group) -> Resul
             record_end(error)
             raise
     if trainer.is_global_zero:
-        print(f"\n{result.table()}\nresult in {folder}; to see its curves: {runs.tensorboard(folder)}", flush=True)
+        print(f"\n{result.table()}\nresult in {folder}{runs.curves(folder)}", flush=True)
     return result
 
 

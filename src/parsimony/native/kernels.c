@@ -793,7 +793,8 @@ static inline float positive(float x) { return 0 > x ? 0 : x; }  // lets NaN thr
 // Mean and biased variance of each channel of relu(x), or of x where the norm comes first.
 static void statistics(const void *x, double *mean, double *variance, Tail t) {
   Rows r = rows_of(t);
-  // Sums are taken of the distance to one value of the channel, so that a mean far from zero costs no precision.
+  // Sums are taken of the distance to one value of the channel, so that a mean far from zero costs no
+  // precision, as long as that value is a usual one.
   float *shift = malloc(2 * r.period * sizeof(float));
   double *totals = calloc(2 * r.parts * t.channels, sizeof(double));
   const float *first = floats(x, 0, t.channels, shift + r.period, t.bf16);

@@ -86,8 +86,8 @@ class Residual(nn.Module):
 class FastDropout(nn.Dropout):
     """Dropout whose mask on a CPU takes four 16-bit draws from one 64-bit number, so that p is exact to 1/65536.
 
-    PyTorch draws one element after another, which in a small network takes longer than its convolutions. A forward
-    pass takes one number from torch's own generator, to seed its mask: whatever seeds torch repeats the masks too.
+    PyTorch draws one element after another, which in a small network takes longer than its convolutions. The numbers
+    that seed a mask are taken from torch's own generator: whatever seeds torch repeats the masks too.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -98,7 +98,8 @@ class FastDropout(nn.Dropout):
 
 
 def _dropout_mask(count: int, p: float) -> np.ndarray:
-    """`count` values, 0 with probability `p`, else 1 / (1 - p)."""
+    """`count` values, 0 with probability `p` rounded to 1/65536, below 1; else what keeps their mean at 1."""
+    drop = min(round(p * 2**16), 2**16 - 1)
     mask = np.empty(count, np.float32)
     # Parts of a fixed size with a seed each, so that a mask does not depend on the number of threads that draw it.
     parts = [mask[start : start + _MASK_PART] for start in range(0, count, _MASK_PART)]
@@ -107,8 +108,8 @@ def _dropout_mask(count: int, p: float) -> np.ndarray:
     def draw() -> None:
         for part, seed in left:
             words = np.random.SFC64(seed).random_raw(-(-len(part) // 4))
-            keep = words.view(np.uint16)[: len(part)] >= round(p * 2**16)
-            np.multiply(keep, np.float32(1 / (1 - p)), out=part)
+            keep = words.view(np.uint16)[: len(part)] >= drop
+            np.multiply(keep, np.float32(2**16 / (2**16 - drop)), out=part)
 
     # This thread draws as well: waking another one can take as long as a part.
     others = [_pool().submit(draw) for _ in range(min(torch.get_num_threads(), len(parts)) - 1)]

@@ -8,10 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from parsimony.config import CONF
+from parsimony.config import composed
 from parsimony.noise import TEST_IMAGES, of_one_more_run
 from parsimony.runs import PROJECT, Result
 
@@ -120,8 +119,7 @@ def recipe(config: Any) -> dict[str, Any]:
 @cache
 def current_config(experiment: str, overrides: tuple[str, ...] = ()) -> DictConfig:
     """The experiment's config as it is now."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [f"experiment={experiment}", *overrides])
+    return composed([f"experiment={experiment}", *overrides])
 
 
 def changes(run: Result, row: Row) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from parsimony.noise import of_mean
@@ -24,11 +25,20 @@ def short_table(rows: Iterable[Row]) -> str:
 
 
 def minutes_on_one_core(row: Row) -> str:
-    """Of training, from the fastest run to the slowest; empty unless each was on one core."""
+    """From the fastest run to the slowest, each epoch's scoring included; empty unless each was on one core.
+
+    An epoch counts as the median one: others ran beside other work.
+    """
     if any(run.threads != 1 or "cores" not in run.device for run in row.runs):
         return ""
-    minutes = sorted({max(1, round(run.epochs * run.seconds["epoch"] / 60)) for run in row.runs})
+    minutes = sorted({max(1, round(run.epochs * _epoch(run) / 60)) for run in row.runs})
     return " to ".join(map(str, minutes[:1] + minutes[1:][-1:]))
+
+
+def _epoch(run: Result) -> float:
+    """Seconds."""
+    ends = [0.0, *(epoch["elapsed"] for epoch in run.history)]
+    return statistics.median(end - begin for begin, end in pairwise(ends))
 
 
 def full_table(rows: Iterable[Row]) -> str:
@@ -174,7 +184,7 @@ def ablation_table(rows: Sequence[Row], ablations: Sequence[Row]) -> str:
         for ablation in changed:
             found = {run.seed: accuracy for run, accuracy in zip(ablation.runs, ablation.accuracies(), strict=True)}
             both = [found[seed] - whole[seed] for seed in found.keys() & whole.keys()]
-            difference = f"{statistics.mean(both):+.2f}" if both else "-"
+            difference = f"{round(statistics.mean(both), 2) + 0.0:+.2f}" if both else "-"
             if len(both) > 1:
                 difference += f" ± {of_mean(both):.2f}"
             by = f"`{' '.join(ablation.overrides)}`"

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,6 +51,7 @@ class Run:
     evaluated_on: str | None = None  # what each epoch was scored on, in the words of result.json
     data: str | None = None
     files: str | None = None  # the data's name; for a copy with the beginning of its checksum; None: not known
+    written: float = 0.0  # when its event files were last written to: seconds since 1970
 
 
 def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
@@ -82,6 +84,7 @@ def our_run(path: str, result: Result, parts: dict[str, Log]) -> Run:
         evaluated_on=result.validation,
         data=result.data.get("name"),
         files=_files(result.data),
+        written=_written(parts),
     )
 
 
@@ -103,8 +106,9 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
         best=max(filter(np.isfinite, accuracies), default=None),
         epochs=int(epochs) if unit == "epoch" else None,
         images_per_second=median(pace) if pace else None,
+        written=_written(parts),
     )
-    age = time.time() - max(log.written for log in parts.values())
+    age = time.time() - run.written
     config = _yaml(folder / "config.yaml", warnings)
     trainer, data = config.get("trainer"), config.get("data")
     source = data.get("source") if isinstance(data, dict) else None
@@ -128,6 +132,10 @@ def other_run(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     return run
 
 
+def _written(parts: dict[str, Log]) -> float:
+    return max((log.written for log in parts.values()), default=0.0)
+
+
 def _files(data: dict[str, Any]) -> str | None:
     if not data.get("sha256") or data.get("publisher"):
         return data.get("name")
@@ -145,12 +153,14 @@ def _series(parts: dict[str, Log]) -> tuple[dict[str, Points], str]:
                 candidates.setdefault(what, []).append((len(tag), tag, points))
         last_steps = {epoch: step for step, epoch in sorted(log.scalars.get("epoch", {}).items()) if 0 <= epoch < 1e9}
         ends.update({step: epoch + 1 for epoch, step in last_steps.items()})
+    accuracies = [found for what, found in candidates.items() if what.endswith("accuracy")]
+    percentages = any(value > 1 + 1e-6 for *_, points in chain(*accuracies) for value in points.values())
     known = sorted(ends)
     series: dict[str, dict[str, Points]] = {"epoch": {}, "step": {}}
     for what, found in candidates.items():
         _, tag, points = min(found, key=lambda candidate: candidate[:2])
         steps, values = list(points), np.array(list(points.values()))
-        if what.endswith("accuracy") and np.nanmax(values, initial=0) > 1.5:
+        if percentages and what.endswith("accuracy"):
             values = values / 100
         unit = "epoch"
         if len(known) > 1:

@@ -78,11 +78,12 @@ def group(runs: Sequence[Run], warnings: list[str]) -> list[Setting]:
     """The settings of `runs`, best first; other data files make another. Of a run without a config there is none."""
     grouped: dict[str, list[Run]] = {}
     data = {_source(run): run.data for run in runs if run.files}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.written):  # of the same run twice the later one counts
         if not run.files:  # a run tells at its end what its files are
             run.data = data.get(_source(run), run.data)
         if run.ended or run.hyperparameters:
-            key = json.dumps(run.hyperparameters, sort_keys=True, default=str) if run.hyperparameters else run.path
+            known = [run.name, run.hyperparameters] if run.hyperparameters else run.path
+            key = json.dumps(known, sort_keys=True, default=str)
             grouped.setdefault(key, []).append(run)
     settings = []
     for members in grouped.values():

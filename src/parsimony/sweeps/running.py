@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 
 from parsimony.config import override_key, to_type
 from parsimony.errors import InputError
-from parsimony.interrupts import raise_again
-from parsimony.runs import Result, remove_made, tensorboard
+from parsimony.interrupts import raise_again, remove_made
+from parsimony.runs import Result, counted, curves
 from parsimony.sweeps.plan import Plan
 
 MOST_REASONS = 3  # told in a sweep's last line; every result.json has its own
@@ -43,8 +43,8 @@ class Sweep:
         self.before = len(self.results)
         self.began = time.monotonic()
         at_once = f", {plan.at_once} at once" if plan.at_once else ""
-        complete = f"; {self.before} are complete" if self.before else ""
-        print(f"sweep of {plan.runs} runs{at_once} in {folder}{complete}", flush=True)
+        complete = f"; {self.before} complete already" if self.before else ""
+        print(f"sweep of {counted(plan.runs, 'run')}{at_once} in {folder}{complete}", flush=True)
         self.end = Event()
         self.watcher = Thread(target=self._watch, daemon=True)
         self.watcher.start()
@@ -56,9 +56,9 @@ class Sweep:
         if failed := self.plan.runs - len(completed):
             sys.exit(f"error: {failed} of {self.plan.runs} runs failed: {self._reasons()}. Results in {self.folder}")
         took = _duration(time.monotonic() - self.began)
-        parts = [f"{len(completed)} runs completed in {took}", best_figure(self.plan, completed)]
+        parts = [f"{counted(len(completed), 'run')} completed in {took}", best_figure(self.plan, completed)]
         print(" | ".join(filter(None, parts)))
-        print(f"results in {self.folder}; to see their curves: {tensorboard(self.folder)}", flush=True)
+        print(f"results in {self.folder}{curves(self.folder)}", flush=True)
 
     def stopped(self, code: Any) -> NoReturn:
         """By Ctrl-C or a signal."""

@@ -17,11 +17,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from parsimony.config import check, override_key, to_type
+from parsimony.config import check, check_values, override_key, to_type
 from parsimony.distributed.place import place
-from parsimony.errors import InputError
+from parsimony.errors import InputError, PastHydra, RunError
+from parsimony.interrupts import will_make
 from parsimony.resume import MAY_CHANGE
-from parsimony.runs import cores, will_make
+from parsimony.runs import cores
 from parsimony.sweeps.plan import Plan, override_texts
 from parsimony.sweeps.running import Sweep
 from parsimony.sweeps.sharing import gpus
@@ -29,18 +30,13 @@ from parsimony.sweeps.sharing import gpus
 _sweep: Sweep | None = None  # the one that this process was started as
 
 
-class Refusal(BaseException):
-    """An error on its way through Hydra, which would make a warning of any Exception that a callback raises."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-
 class Start(Callback):
     """Hydra calls it before a run or a sweep, when the command is composed and nothing is written."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         HydraConfig.instance().set_config(config)  # which the folder's name refers to; Hydra sets it later
+        if config.resume is not None and Path(str(config.resume)).is_file():
+            raise PastHydra(InputError(f"{config.resume} is a file: resume takes the folder of its run."))
         with suppress(OmegaConfBaseException, OSError):  # Hydra says so itself
             will_make(Path(config.hydra.run.dir))
 
@@ -49,7 +45,16 @@ class Start(Callback):
         try:
             _sweep = begin(config)
         except Exception as error:
-            raise Refusal(error) from error
+            raise PastHydra(error) from error
+
+
+@contextmanager
+def past_hydra() -> Iterator[None]:
+    """Inside Hydra's main: what a user reads of an error is its sentence alone; `told_of` takes it up outside."""
+    try:
+        yield
+    except (InputError, RunError) as error:
+        raise PastHydra(error) from error
 
 
 @contextmanager
@@ -57,8 +62,8 @@ def told_of() -> Iterator[None]:
     """Around Hydra's main: a sweep ends with a line and an exit code that say how it went."""
     try:
         yield
-    except Refusal as refusal:
-        raise refusal.error from None
+    except PastHydra as passed:
+        raise passed.error from None
     except (KeyboardInterrupt, SystemExit) as stop:
         if _sweep:
             _sweep.stopped(130 if isinstance(stop, KeyboardInterrupt) else stop.code)
@@ -149,6 +154,8 @@ def _check_interval(override: Override) -> None:
         raise InputError(f"{override.input_line} ends below its beginning: name the lower value first.")
     if "log" in interval.tags and interval.start <= 0:
         raise InputError(f"{override.input_line} is logarithmic and begins at {interval.start}: begin above 0.")
+    for end in (interval.start, interval.end):
+        check_values({override_key(override.get_key_element()): end})
 
 
 def _jobs(overrides: list[Override]) -> list[list[str]]:

@@ -1,8 +1,6 @@
 """Labelled images to score or calibrate a network on: a split of its own data set or of another one."""
 
-from hydra import compose, initialize_config_dir
-
-from parsimony.config import CONF
+from parsimony.config import CONF, composed
 from parsimony.data.sources import ImageSet, Source, Split
 from parsimony.errors import InputError
 from parsimony.targets import build
@@ -54,8 +52,7 @@ def _other(name: str, trained: Trained) -> Source:
     options = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
     if name not in options:
         raise InputError(f"There is no data set {name!r}; there are {', '.join(options)}.")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"data={name}"])
+    config = composed([f"data={name}"])
     config.data.root = trained.config["data"]["root"]
     return build(config.data.source, Source)
 

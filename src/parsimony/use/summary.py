@@ -5,10 +5,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from parsimony.config import CONF
+from parsimony.config import CONF, composed
 from parsimony.errors import InputError
 from parsimony.resume import kept_config
 from parsimony.use import arguments as shared
@@ -118,8 +117,7 @@ def _of_run(folder: str, *overrides: str) -> tuple[str, Any, Any, Sequence[str]]
 
 
 def _composed(overrides: Sequence[str]) -> tuple[str, Any, Any, Sequence[str]]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", list(overrides), return_hydra_config=True)
+    config = composed(overrides, return_hydra_config=True)
     model, source = OmegaConf.select(config, "model"), OmegaConf.select(config, "data.source")
     if not OmegaConf.is_dict(model) or not OmegaConf.is_dict(source):
         raise InputError("A summary needs model and data.source: take ~model, ~data and the like out of the command.")
