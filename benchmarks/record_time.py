@@ -14,8 +14,7 @@ from typing import Any
 
 from parsimony import runs
 from parsimony.published.rows import TIME
-from parsimony.resume import finished
-from parsimony.runs import PROJECT
+from parsimony.runs import PROJECT, finished
 
 RECORD = "mnist_5_epochs"
 

@@ -300,7 +300,7 @@ def test_a_result_that_is_not_ours_or_damaged(content: str, tmp_path: Path) -> N
     (tmp_path / "b" / "result.json").write_text(content)
     (run,), (warning,) = read_runs([tmp_path])
     assert run.path == "a"
-    assert warning.startswith(f"{tmp_path / 'b' / 'result.json'} is damaged or no result of parsimony")
+    assert warning.startswith(f"{tmp_path / 'b' / 'result.json'} is damaged or no result of a run")
 
 
 def test_a_result_with_fields_of_other_types(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_a_result_with_fields_of_other_types(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps({**content, "history": 3, "config": [], "data": None}))
     (run,), warnings = read_runs([tmp_path])
     assert run.status == "event files only"
-    assert "is damaged or no result of parsimony" in warnings[0]
+    assert "is damaged or no result of a run" in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_map
 from parsimony.checkpoints import read
 from parsimony.classifier import Classifier
 from parsimony.errors import InputError
-from parsimony.resume import MAY_CHANGE, alone, config_to_run, finished, kept_config, settings
-from parsimony.runs import Result
+from parsimony.resume import MAY_CHANGE, alone, config_to_run, kept_config, settings
+from parsimony.runs import Result, finished
 
 pytestmark = pytest.mark.filterwarnings(*(f"ignore:.*{message}.*" for message in QUIET))
 
@@ -210,7 +210,10 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
         (("resume={run}", "optimizer.lr=0.1"), "leave out optimizer.lr=0.1. Only engine.threads, "),
         (("resume={nowhere}",), "is no run's folder: it has no config.yaml"),
         (("resume={damaged}",), "config.yaml is damaged"),
-        ((*RUN, "optimizer.lr=0.1"), r"another config \(optimizer.lr\): remove it, or take another hydra.run.dir"),
+        (
+            (*RUN, "optimizer.lr=0.1"),
+            r"another config \(optimizer.lr\): remove it, or take another name or hydra.run.dir",
+        ),
         (("model=mnist_sep",), r"another config \(.*, .*, .* and \d+ more\): remove it"),
     ],
 )

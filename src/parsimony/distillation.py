@@ -14,7 +14,8 @@ from torch.nn.functional import kl_div, log_softmax
 
 from parsimony.data.datamodule import ImageData
 from parsimony.errors import InputError
-from parsimony.resume import finished, own_keys
+from parsimony.resume import own_keys
+from parsimony.runs import finished
 from parsimony.targets import TRAINING_OPTION
 from parsimony.trained import load
 

@@ -18,8 +18,7 @@ from typing import NoReturn
 from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
-from parsimony.resume import finished
-from parsimony.runs import PROJECT, Result, cores, replace_file
+from parsimony.runs import PROJECT, Result, cores, finished, replace_file
 
 _processes: list[subprocess.Popen[bytes]] = []  # the trainings, those that have ended too
 

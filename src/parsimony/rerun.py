@@ -87,8 +87,6 @@ def _result(path: Path) -> Result:
         return Result.read(path)
     except FileNotFoundError:
         raise InputError(f"There is no {path}: name the folder of a run that has ended, or its result.json.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path} is damaged or no result of a run.") from error
 
 
 def _begin(folder: Path, config: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from parsimony.config import (
     yaml_problem,
 )
 from parsimony.errors import InputError
-from parsimony.runs import Result, inside
+from parsimony.runs import inside
 
 # What may differ from the run as it began: where it goes on, not what it computes.
 MAY_CHANGE = (
@@ -107,17 +107,6 @@ def config_to_run(cfg: DictConfig) -> DictConfig:
         _check_same(cfg, Path(cfg.folder))
         return cfg
     return _resumed(cfg, HydraConfig.get().overrides.task)
-
-
-def finished(folder: Path) -> Result | None:
-    """The result of the run in `folder`, if it has come to its end."""
-    try:
-        result = Result.read(folder / "result.json")
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError):  # damaged: its last checkpoint is tested once more
-        return None
-    return result if result.status == "completed" else None
 
 
 def settings(config: Any) -> dict[str, Any]:

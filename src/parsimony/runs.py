@@ -82,14 +82,14 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        """Raises FileNotFoundError; ValueError, TypeError, KeyError or AttributeError for what no run wrote."""
+        """Raises FileNotFoundError, and InputError for what no run wrote."""
         try:
             content = all_printable(json.loads(path.read_text()))
-        except RecursionError as error:
-            raise ValueError("it is nested too deeply") from error
-        for name in ("final", "best"):
-            content[name] = Epoch(**content[name]) if content[name] else None
-        return cls(**content, folder=str(path.parent))
+            for name in ("final", "best"):
+                content[name] = Epoch(**content[name]) if content[name] else None
+            return cls(**content, folder=str(path.parent))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:  # RecursionError: [[[[...
+            raise InputError(f"{path} is damaged or no result of a run.") from error
 
     def table(self) -> str:
         """For the terminal: a row a split, at the final epoch and at the best one."""
@@ -109,6 +109,15 @@ class Result:
         if self.images_per_second:
             pace += f", {self.images_per_second:,.0f} images/s"
         return "\n".join([title, *lines, f"{pace}, on {self.device}"])
+
+
+def finished(folder: Path) -> Result | None:
+    """The result of the run in `folder`, if it has come to its end."""
+    try:
+        result = Result.read(folder / "result.json")
+    except (FileNotFoundError, InputError):  # damaged: its last checkpoint is tested once more
+        return None
+    return result if result.status == "completed" else None
 
 
 def counted(number: int, thing: str) -> str:

@@ -20,7 +20,8 @@ from parsimony.errors import InputError
 from parsimony.report.events import read_log
 from parsimony.report.read import read_runs
 from parsimony.rerun import _read as read_to_rerun
-from parsimony.resume import finished, kept_config
+from parsimony.resume import kept_config
+from parsimony.runs import finished
 
 FEW_AND_MANY = pytest.mark.parametrize("count", [15, pytest.param(200, marks=pytest.mark.faults)])
 

@@ -111,5 +111,5 @@ def _finished(path: str, folder: Path, parts: dict[str, Log], warnings: list[str
     except OSError as error:
         warnings.append(f"{folder / 'result.json'}: {error.strerror}")
     except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or that of another program
-        warnings.append(f"{folder / 'result.json'} is damaged or no result of parsimony: it is left out")
+        warnings.append(f"{folder / 'result.json'} is damaged or no result of a run: it is left out")
     return None

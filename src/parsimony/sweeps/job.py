@@ -19,8 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from parsimony.config import check, override_key, quoted
 from parsimony.errors import InputError
-from parsimony.resume import finished
-from parsimony.runs import PROJECT, Result, cores, refusal_recorded
+from parsimony.runs import PROJECT, Result, cores, finished, refusal_recorded
 from parsimony.sweeps.plan import Plan, override_texts
 from parsimony.sweeps.sharing import gpus, share, slot
 

@@ -117,7 +117,7 @@ class Sweep:
                     result = Result.read(path)
                     self.written[path] = written
                     yield path, result
-            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            except (OSError, InputError):
                 continue  # gone, as that of a run that has begun again, or damaged: then it will run again
 
     def _completed(self) -> list[Result]:
