@@ -174,8 +174,9 @@ def test_two_runs_at_once_have_a_gpu_each(start: Start, tmp_path: Path) -> None:
 @pytest.mark.skipif(not find_spec("hydra_plugins.hydra_optuna_sweeper"), reason="the extra [optuna] is not installed")
 def test_optuna_proposes_the_same_again(start: Start, tmp_path: Path) -> None:
     command = ("sweep=optuna", "sweep.trials=2", *SHORT)
-    code, out, _ = end(start(*command))
+    code, out, err = end(start(*command))
     assert code == 0, out
+    assert err == []
     sweep = the_sweep(tmp_path)
     first, second = folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert re.fullmatch(r"000_optimizer.lr=0.0\d+,model.dropout=0.\d+", first.name)

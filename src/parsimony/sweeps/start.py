@@ -121,6 +121,10 @@ def begin(config: DictConfig) -> Sweep:
     # A sampler of the same seed that is told the same results proposes the same: it makes its study anew from the runs
     # that are complete, up to where it broke off.
     (folder / "study.db").unlink(missing_ok=True)
+    if hydra.sweeper._target_.endswith(".OptunaSweeper"):
+        from optuna.logging import WARNING, set_verbosity
+
+        set_verbosity(WARNING)  # the sweep tells of its runs itself
     return sweep
 
 
