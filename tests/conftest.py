@@ -65,6 +65,11 @@ def powerless() -> Iterator[None]:
     os.seteuid(0)
 
 
+# Runs of an earlier record's recipe that are an ablation of the present one, and the name they were trained under.
+EARLIER = {
+    "ablation/mnist_15k/mnist_squeeze": "record/mnist_15k",
+    "ablation/mnist_15k/mnist_squeeze_by_adamw": "ablation/mnist_15k/adamw",
+}
 RECORDS = 20  # images in each of the made-up CIFAR files
 
 

@@ -8,7 +8,8 @@ import pytest
 from conftest import compose_run, group_options
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence, to_type
 from parsimony.errors import InputError
@@ -236,6 +237,29 @@ def test_a_refused_run_leaves_the_folders_that_were_there(there: str, tmp_path: 
     with pytest.raises(InputError), refusal_recorded(cfg):
         check(cfg)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_ctrl_c_before_the_training_leaves_no_folder(tmp_path: Path) -> None:
+    will_make(tmp_path / "runs" / "now")
+    cfg = compose_run(tmp_path / "runs" / "now")
+    (tmp_path / "runs" / "now").mkdir(parents=True)
+    with pytest.raises(KeyboardInterrupt), refusal_recorded(cfg):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_is_no_yaml_or_empty_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("a: 1\n b: 2\n")
+    with pytest.raises(YAMLError) as caught:
+        OmegaConf.load(path)
+    told = sentence(caught.value)
+    assert told
+    assert told.startswith(f"{path}, line 2, column 3: mapping values are not allowed here. Are its indentation")
+    cfg = compose_run(tmp_path, "augment=digits")
+    cfg.augment = None
+    with pytest.raises(InputError, match="augment=digits is an empty file: it takes a _target_ and its keys"):
+        check(cfg)
 
 
 def test_a_refused_run_leaves_what_is_in_its_folder(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import compose_run
+from conftest import EARLIER, compose_run
 from matplotlib import rc_context
 from test_published import made_up
 
@@ -76,6 +76,13 @@ def test_an_ablation_changes_the_recipe(ablation: Row, tmp_path: Path) -> None:
         compose_run(tmp_path, f"experiment={ablation.experiment}", *overrides) for overrides in ((), ablation.overrides)
     )
     assert (whole.engine.precision, recipe(whole)) != (changed.engine.precision, recipe(changed))
+
+
+@pytest.mark.parametrize(
+    "ablation", [row for row in ablation_rows() if row.name not in EARLIER], ids=lambda ablation: ablation.name
+)
+def test_an_ablations_runs_have_its_change(ablation: Row) -> None:
+    assert all({*ablation.overrides} <= {*run.overrides} for run in ablation.runs)
 
 
 def test_the_tables_of_made_up_runs() -> None:

@@ -134,6 +134,10 @@ def test_what_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty is no run's folder: it has no config.yaml"):
         load(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"Runs lie in it: name one, such as .*moved"):
+        load(folder.parent)
+    with pytest.raises(InputError, match=r"result.json is a file: name the folder of its run"):
+        load(folder / "result.json")
     with pytest.raises(InputError, match=r"A run keeps last.ckpt and best.ckpt, not first.ckpt"):
         load(folder, "first.ckpt")
     config = OmegaConf.load(folder / "config.yaml")
