@@ -11,10 +11,11 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from parsimony.config import check, one_sentence_errors
+from parsimony.config import check
 from parsimony.distributed.place import is_rank_zero, rank_zero_first, run_id
 from parsimony.resume import config_to_run
 from parsimony.runs import finished, refusal_recorded
+from parsimony.sentences import one_sentence_errors
 from parsimony.sweeps.job import in_sweep, take_out_sweep, train_apart
 from parsimony.sweeps.start import past_hydra, told_of
 

@@ -11,10 +11,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from parsimony.config import CONF, check, one_sentence_errors, quoted, sentence, to_type
+from parsimony.config import CONF, check, quoted, to_type
 from parsimony.errors import InputError
 from parsimony.interrupts import will_make
 from parsimony.runs import refusal_recorded
+from parsimony.sentences import one_sentence_errors, sentence
 
 GROUPS = ("augment", "callbacks", "data", "engine", "logger", "model", "optimizer", "scheduler", "trainer")
 

@@ -24,8 +24,9 @@ from hydra.types import RunMode
 from omegaconf import open_dict
 
 from parsimony.cli import COMMANDS
-from parsimony.config import CONF, EXTRAS, check
+from parsimony.config import CONF, check
 from parsimony.runs import PROJECT, Result
+from parsimony.sentences import EXTRAS
 from parsimony.sweeps.start import check_any, planned
 
 DOCS = PROJECT / "docs"

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
-from parsimony.config import CONF, one_sentence_errors
+from parsimony.config import CONF
 from parsimony.errors import InputError
+from parsimony.sentences import one_sentence_errors
 
 # Command: its module, whose main(arguments) parses the rest, so that only what is asked for is imported; what it does.
 COMMANDS: dict[str, tuple[str, str]] = {

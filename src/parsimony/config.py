@@ -1,14 +1,12 @@
-"""From what a user types to a checked config, or to one sentence that says what to type instead.
+"""From what a user types to a checked config, or to an InputError that says what to type instead.
 
 Imports no torch, so that a mistyped command is answered in well under a second.
 """
 
-import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,28 +16,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    CompactHydraException,
-    ConfigCompositionException,
-    MissingConfigException,
-    OverrideParseException,
-)
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf.errors import OmegaConfBaseException
 
-from parsimony.errors import InputError, RunError
-from parsimony.interrupts import INTERRUPTED
+from parsimony.errors import InputError
 from parsimony.rules import RULES, is_number, typed
 from parsimony.targets import check_names
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-EXTRAS = {  # what of Hydra's options comes with a plugin, and the extra of pyproject.toml that installs it
-    "hydra/launcher/joblib": "sweep",
-    "hydra/launcher/submitit_local": "cluster",
-    "hydra/launcher/submitit_slurm": "cluster",
-    "hydra/sweeper/optuna": "optuna",
-}
 
 # What a Trainer also has but conf/trainer does not set. The rest a run sets itself, or its record does not allow for:
 # it is made of whole epochs, each trained, scored on all images and kept.
@@ -77,15 +61,15 @@ def check(cfg: DictConfig) -> None:
     if cfg.get("allow_targets") and "allow_targets" not in map(override_key, overrides):
         raise InputError("allow_targets is taken from the command line only, never from a config file.")
     check_names(config, cfg.get("allow_targets") or [])
-    defaults = _defaults(overrides)
+    defaults = defaults_of(overrides)
     known = [str(key) for key in defaults]
     for key in map(str, cfg):
         if key not in known:
-            raise InputError(f"There is no key {key!r}.{_near(key, known)} --cfg job shows them all.")
+            raise InputError(f"There is no key {key!r}.{near(key, known)} --cfg job shows them all.")
     for key in known:
         if key not in cfg and key not in ("callbacks", "logger"):
             raise InputError(f"A run needs {key}: take ~{key} out of the command.")
-        if key in _groups() and cfg[key] is None and key not in ("callbacks", "logger"):
+        if key in groups() and cfg[key] is None and key not in ("callbacks", "logger"):
             raise InputError(f"{key}={hydra.runtime.choices[key]} is an empty file: it takes a _target_ and its keys.")
     for key, default in leaves(OmegaConf.to_container(defaults)):
         has_rule = any(re.fullmatch(pattern, key) for pattern in RULES)
@@ -116,7 +100,7 @@ def _check_choices(overrides: Sequence[str]) -> None:
             raise InputError(
                 f"{override} would leave out those that keep a run's checkpoints: take '{group}=[default,{option}]'."
             )
-        if group in _groups() and group not in ("callbacks", "logger") and option.startswith("["):
+        if group in groups() and group not in ("callbacks", "logger") and option.startswith("["):
             raise InputError(f"{group} takes one option, not the list {option}.")
 
 
@@ -196,87 +180,7 @@ def quoted(text: object) -> str:
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
-@contextmanager
-def one_sentence_errors() -> Iterator[None]:
-    """Ends the process with exit code 1 and one sentence where the user's input is at fault; a bug keeps its traceback.
-
-    HYDRA_FULL_ERROR=1 in the environment shows the traceback of both.
-    """
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        # With it set Hydra hands its errors on, to here; the mark says that it was not the user who set it.
-        os.environ.update(HYDRA_FULL_ERROR="1", PARSIMONY_ONE_SENTENCE="1")
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        if "PARSIMONY_ONE_SENTENCE" not in os.environ or (text := sentence(error)) is None:
-            raise
-        sys.exit(f"error: {printable(text)}")
-
-
-def sentence(error: Exception) -> str | None:
-    """What a user reads of an error in the input or on the machine; None for a bug."""
-    text = " ".join(str(error).split())
-    if isinstance(error, ConfigCompositionException):
-        return _composition_sentence(error, text)
-    if isinstance(error, YAMLError):
-        return f"{yaml_problem(error)}. Are its indentation, quotes and brackets right?"
-    if isinstance(error, OverrideParseException):
-        quoted = "quoted where it holds spaces, brackets, braces or accents"
-        return f"Cannot read {error.override!r}: expected KEY=VALUE, {quoted}."
-    if isinstance(error, OSError):
-        return f"{error.strerror or text}{f': {error.filename}' if error.filename else ''}."
-    if isinstance(error, InterpolationResolutionError):
-        return f"The config does not resolve: {str(error).splitlines()[0]}."
-    if text.startswith("Config group override must be"):  # Hydra's bare ValueError
-        return _OF_A_GROUP
-    return text if isinstance(error, InputError | RunError | CompactHydraException) else None
-
-
-def yaml_problem(error: Exception) -> str:
-    """Where and what, on one line."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return where + (problem or str(error).partition("\n")[0])
-
-
-_OF_A_GROUP = "A group takes the name of one of its options, never null, a number or a mapping: --help lists them."
-
-
-def _composition_sentence(error: ConfigCompositionException, text: str) -> str:
-    if isinstance(error, MissingConfigException):
-        missing = str(error.missing_cfg_file)
-        if missing in EXTRAS:
-            name = "=".join(missing.rsplit("/", 1))
-            return f"{name} is an extra that is not installed: pip install -e '.[{EXTRAS[missing]}]'"
-        group, _, option = missing.partition("/")
-        folder = CONF / group
-        options = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-        if option and options:
-            return f"There is no {group}={option}.{_near(option, options)} Options: {', '.join(options)}."
-        return text.partition(" Config search path:")[0]
-    if match := re.match(r"Could not override '([^']+)'", text):
-        if match[1] in _groups():
-            return _OF_A_GROUP
-        if options := _options_with(match[1]):
-            return f"{match[1]} is a key of {' and '.join(options)}: choose that as well."
-        known = [*_groups(), *(key for key, _ in leaves(OmegaConf.to_container(_defaults(sys.argv[1:]))))]
-        return f"There is no key {match[1]!r}.{_near(match[1], known)} --cfg job shows them all."
-    if match := re.match(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match[1]!r} names several values: add -m to run one after the other, or quote it to mean a text."
-    if match := re.match(r"Multiple values for (\w+)\.", text):
-        return f"{match[1]} is given already: leave out the +, as in {match[1]}=OPTION."
-    if match := re.match(r"Sweep parameters '([^']+)'", text):
-        return f"{match[1]!r} is a sweep: add -m to run it."
-    if "HydraConfig was not set" in str(error.__cause__):
-        override = text.removeprefix("Error merging override ")
-        return f"Cannot take {override!r}: the key's value comes from other keys, so give it another by KEY=VALUE."
-    cause = f": {str(error.__cause__).splitlines()[0]}" if error.__cause__ and str(error.__cause__) else ""
-    return text + cause
-
-
-def _near(word: str, known: Sequence[str]) -> str:
+def near(word: str, known: Sequence[str]) -> str:
     """`lr` is near optimizer.lr, `epochs` near trainer.max_epochs, `modle` near model."""
     last = word.rpartition(".")[2]
     last_parts = {key.rpartition(".")[2]: key for key in known}
@@ -289,28 +193,15 @@ def _near(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {' or '.join(list(dict.fromkeys(near))[:3])}?" if near else ""
 
 
-def _options_with(key: str) -> list[str]:
-    """The options of its group that have `key`, which the option that was chosen lacks, as they are typed."""
-    group, _, rest = key.partition(".")
-    files = {path.stem: OmegaConf.load(path) for path in sorted((CONF / group).glob("*.yaml")) if rest}
-    paths = (rest, key)  # that of a file with @package _global_ is the whole key
-    absent = object()
-    with_key = [
-        name
-        for name, file in files.items()
-        if any(OmegaConf.select(file, path, default=absent) is not absent for path in paths)
-    ]
-    return [f"'{group}=[default,{option}]'" if group == "callbacks" else f"{group}={option}" for option in with_key]
-
-
-def _groups() -> list[str]:
+def groups() -> list[str]:
+    """Those of conf/."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
-def _defaults(overrides: Sequence[str]) -> DictConfig:
+def defaults_of(overrides: Sequence[str]) -> DictConfig:
     """The config of the same groups with nothing else overridden: which keys there are, and of which type."""
-    groups = _groups()
-    chosen = [o for o in overrides if override_key(o) in groups and not re.search("[,{]", o.partition("[")[0])]
+    known = groups()
+    chosen = [o for o in overrides if override_key(o) in known and not re.search("[,{]", o.partition("[")[0])]
     return composed(chosen)
 
 

@@ -17,3 +17,10 @@ class PastHydra(BaseException):
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+def yaml_problem(error: Exception) -> str:
+    """Where in a YAML file and what, on one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return where + (problem or str(error).partition("\n")[0])

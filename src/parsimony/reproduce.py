@@ -15,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from parsimony.config import one_sentence_errors
 from parsimony.errors import InputError
 from parsimony.published.rows import RESULTS, Row, ablation_rows, changes, record_rows, rows
 from parsimony.runs import PROJECT, Result, cores, finished, replace_file
+from parsimony.sentences import one_sentence_errors
 
 _processes: list[subprocess.Popen[bytes]] = []  # the trainings, those that have ended too
 

@@ -20,9 +20,8 @@ from parsimony.config import (
     composed,
     leaves,
     override_key,
-    yaml_problem,
 )
-from parsimony.errors import InputError
+from parsimony.errors import InputError, yaml_problem
 from parsimony.runs import inside
 
 # What may differ from the run as it began: where it goes on, not what it computes.

@@ -5,7 +5,7 @@ import sys
 
 from omegaconf import OmegaConf
 
-from parsimony.config import one_sentence_errors
+from parsimony.sentences import one_sentence_errors
 
 if __name__ == "__main__":
     with one_sentence_errors():
